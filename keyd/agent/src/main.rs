@@ -1,0 +1,3 @@
+//! The node agent: attests with the TPM and serves X.509-SVIDs to workloads.
+
+fn main() {}

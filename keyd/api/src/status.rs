@@ -1,0 +1,99 @@
+//! [`Failure`] as gRPC status and back: a code for gRPC, a `google.rpc.ErrorInfo` with the reason for machines, and
+//! the sentence for people.
+
+use std::collections::HashMap;
+
+use keyd_core::{Failure, Reason};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The domain of our `ErrorInfo`s.
+pub const DOMAIN: &str = "keyd";
+
+/// The gRPC code that goes with a reason.
+pub const fn code(reason: Reason) -> Code {
+    match reason {
+        Reason::BadKeyId | Reason::UnknownAlgorithm | Reason::UnknownProtection | Reason::BadRequest => {
+            Code::InvalidArgument
+        }
+        Reason::Denied => Code::PermissionDenied,
+        Reason::KeyNotFound => Code::NotFound,
+        Reason::KeyExists => Code::AlreadyExists,
+        Reason::LimitExceeded => Code::ResourceExhausted,
+        Reason::DeadlineExceeded => Code::DeadlineExceeded,
+        Reason::TokenAbsent | Reason::TpmAbsent | Reason::Unreachable => Code::Unavailable,
+        Reason::UnknownNamespace
+        | Reason::ProtectionUnavailable
+        | Reason::TokenLockedOut
+        | Reason::TpmLockout
+        | Reason::TpmReplaced
+        | Reason::PcrChanged
+        | Reason::BadConfig => Code::FailedPrecondition,
+        Reason::UnsealFailed | Reason::Integrity => Code::DataLoss,
+        _ => Code::Internal,
+    }
+}
+
+/// A failure as it goes over the wire.
+pub fn from_failure(failure: &Failure) -> Status {
+    let details = ErrorDetails::with_error_info(failure.reason.name(), DOMAIN, HashMap::new());
+    Status::with_error_details(code(failure.reason), failure.message.clone(), details)
+}
+
+/// What a status says, in keyd's terms. `socket` names the server in the sentence when it could not be reached.
+pub fn to_failure(status: &Status, socket: &str) -> Failure {
+    let named = status
+        .get_details_error_info()
+        .filter(|info| info.domain == DOMAIN)
+        .and_then(|info| Reason::from_name(&info.reason));
+    if let Some(reason) = named {
+        return Failure::new(reason, status.message());
+    }
+    match status.code() {
+        Code::DeadlineExceeded | Code::Cancelled => {
+            Failure::new(Reason::DeadlineExceeded, format!("keyd on {socket} did not answer in time"))
+        }
+        Code::OutOfRange | Code::ResourceExhausted => Failure::new(
+            Reason::LimitExceeded,
+            format!("{}; a message may have {} bytes", status.message(), crate::MESSAGE_LIMIT),
+        ),
+        Code::Unavailable | Code::Unknown => {
+            let cause = std::error::Error::source(status).map(root_cause).unwrap_or_default();
+            Failure::new(
+                Reason::Unreachable,
+                format!(
+                    "cannot reach keyd on {socket}{cause}. Is it running (keyd serve), and may this user open the socket?"
+                ),
+            )
+        }
+        code => {
+            Failure::new(Reason::Internal, format!("keyd on {socket} answered {code}: {}", status.message()))
+        }
+    }
+}
+
+fn root_cause(mut error: &(dyn std::error::Error + 'static)) -> String {
+    while let Some(next) = error.source() {
+        error = next;
+    }
+    format!(": {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_survives_the_wire() {
+        for reason in Reason::ALL {
+            let sent = Failure::new(reason, "a sentence");
+            assert_eq!(to_failure(&from_failure(&sent), "s"), sent);
+        }
+    }
+
+    #[test]
+    fn a_foreign_status_is_unreachable_or_internal() {
+        assert_eq!(to_failure(&Status::unavailable("x"), "s").reason, Reason::Unreachable);
+        assert_eq!(to_failure(&Status::unimplemented("x"), "s").reason, Reason::Internal);
+    }
+}

@@ -1,0 +1,1 @@
+//! TPM attestation without a TSS: wire structures, verifier, protocol state machines.

@@ -1,0 +1,108 @@
+//! The two kinds of place where a private key can live.
+//!
+//! A [`Vault`] makes keys and uses them; they never come out. A [`Sealer`] keeps a small secret unreadable at
+//! rest and gives it back to this machine alone; the key is then used in software. A backend is one, the other,
+//! or both, and knows nothing of namespaces, policy or the store.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::{Algorithm, Failure, Hash, KeyId, PublicKey, Secret};
+
+/// A boxed future, so that backends can be chosen at run time.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What is to be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignInput<'a> {
+    /// A whole message. ML-DSA signs it pure with an empty context (FIPS 204 §5.2); an elliptic curve signs its
+    /// digest under the algorithm's own hash.
+    Message(&'a [u8]),
+    /// A digest that the caller computed; elliptic curves alone.
+    Digest {
+        /// The hash that made it.
+        hash: Hash,
+        /// The digest, as long as the hash gives.
+        digest: &'a [u8],
+    },
+}
+
+/// A key made in a [`Vault`].
+#[derive(Clone, Debug)]
+pub struct VaultKey {
+    /// What finds the key again after a restart (for a token the CKA_ID); opaque, no secret.
+    pub handle: Vec<u8>,
+    /// Its public key.
+    pub public_key: PublicKey,
+}
+
+/// Where private keys are made and stay.
+pub trait Vault: Send + Sync {
+    /// Whether keys of this algorithm can be made and used here.
+    ///
+    /// # Errors
+    /// The device could not be asked.
+    fn supports(&self, algorithm: Algorithm) -> BoxFuture<'_, Result<bool, Failure>>;
+
+    /// Makes a key. `id` only labels it, for the operator who lists the token with other tools.
+    fn create<'a>(&'a self, id: &'a KeyId, algorithm: Algorithm) -> BoxFuture<'a, Result<VaultKey, Failure>>;
+
+    /// Signs: raw bytes for ML-DSA, DER `ECDSA-Sig-Value` for elliptic curves.
+    fn sign<'a>(
+        &'a self,
+        handle: &'a [u8],
+        algorithm: Algorithm,
+        input: SignInput<'a>,
+    ) -> BoxFuture<'a, Result<Vec<u8>, Failure>>;
+
+    /// Destroys the key. One that is gone already is no error.
+    fn delete<'a>(&'a self, handle: &'a [u8]) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// How the device is, without waiting long for it.
+    fn health(&self) -> BoxFuture<'_, Health>;
+}
+
+/// What keeps a secret of at most 64 bytes unreadable at rest.
+pub trait Sealer: Send + Sync {
+    /// Seals `secret` into an opaque blob. `context` (such as the key id) is bound where the device can bind it.
+    fn seal<'a>(&'a self, secret: &'a Secret, context: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Failure>>;
+
+    /// Opens a blob that [`Sealer::seal`] gave with the same `context`.
+    fn unseal<'a>(&'a self, blob: &'a [u8], context: &'a [u8]) -> BoxFuture<'a, Result<Secret, Failure>>;
+
+    /// How the device is, without waiting long for it.
+    fn health(&self) -> BoxFuture<'_, Health>;
+}
+
+/// How a device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What it is, as `token "field-kit" (kryoptic)`.
+    pub device: String,
+    /// Whether it serves.
+    pub state: HealthState,
+    /// A sentence: what is wrong and what to do, or what it can do.
+    pub detail: String,
+}
+
+/// Whether a device serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthState {
+    /// It serves.
+    Ok,
+    /// It cannot be reached, or fails.
+    Absent,
+    /// It refused the PIN, or is in lockout; it is left alone.
+    LockedOut,
+}
+
+impl HealthState {
+    /// The name that `keyd status` prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Absent => "absent",
+            Self::LockedOut => "locked out",
+        }
+    }
+}

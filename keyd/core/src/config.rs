@@ -1,0 +1,78 @@
+//! Reading a configuration: strict TOML, with errors that name file, line and the key that was probably meant.
+
+use serde::de::DeserializeOwned;
+
+use crate::{Failure, Reason, nearest};
+
+/// Longest configuration file, in bytes.
+pub const CONFIG_LIMIT: usize = 1 << 20; // 1 MiB
+
+/// Reads `text`, which came from `file`, into `T`. `T` should refuse unknown fields; the error then says which line
+/// holds one and which known key is nearest.
+///
+/// # Errors
+/// [`Reason::BadConfig`] with file, line and column.
+pub fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Failure> {
+    if text.len() > CONFIG_LIMIT {
+        return Err(Failure::new(
+            Reason::BadConfig,
+            format!("{file}: larger than {CONFIG_LIMIT} bytes; is this a configuration?"),
+        ));
+    }
+    toml::from_str(text).map_err(|error| {
+        let place = error.span().map_or_else(String::new, |span| position(text, span.start));
+        let message = error.message();
+        let hint = suggestion(message).map(|s| format!(". Did you mean {s:?}?")).unwrap_or_default();
+        Failure::new(Reason::BadConfig, format!("{file}{place}: {message}{hint}"))
+    })
+}
+
+/// `:LINE:COLUMN`, counted from 1, of a byte offset.
+fn position(text: &str, offset: usize) -> String {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!(":{line}:{column}")
+}
+
+/// The known key nearest to the unknown one. serde names both in its message, each in backticks, the unknown first.
+fn suggestion(message: &str) -> Option<&str> {
+    if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
+        return None;
+    }
+    let mut names = message.split('`').skip(1).step_by(2);
+    let unknown = names.next()?;
+    nearest(unknown, names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Example {
+        #[allow(dead_code, reason = "only parsed")]
+        socket: String,
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_file_line_and_suggestion() {
+        let e = parse::<Example>("keyd.toml", "# first\nsocket = \"a\"\nsokcet = \"b\"\n").unwrap_err();
+        assert_eq!(e.reason, Reason::BadConfig);
+        assert!(e.message.starts_with("keyd.toml:3:1: unknown field `sokcet`"), "{e}");
+        assert!(e.message.ends_with("Did you mean \"socket\"?"), "{e}");
+    }
+
+    #[test]
+    fn broken_toml_is_named_with_its_place() {
+        let e = parse::<Example>("keyd.toml", "socket = \"a\n").unwrap_err();
+        assert!(e.message.starts_with("keyd.toml:1:"), "{e}");
+    }
+
+    #[test]
+    fn a_huge_file_is_refused_unread() {
+        let text = " ".repeat(CONFIG_LIMIT + 1);
+        assert!(parse::<Example>("keyd.toml", &text).unwrap_err().message.contains("larger than"));
+    }
+}

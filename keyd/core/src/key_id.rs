@@ -1,0 +1,179 @@
+//! Key ids: `NAMESPACE/NAME`, valid once built.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Reason};
+
+/// Longest namespace, in bytes.
+const NAMESPACE_LEN: usize = 64;
+/// Longest name within a namespace, in bytes.
+const NAME_LEN: usize = 128;
+
+/// A set of keys with one policy, such as `spire-server`: 1 to 64 of `a-z 0-9 -`, a letter or digit first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Namespace(String);
+
+/// A key's name within its namespace, such as `x509-CA-A`: 1 to 128 of `A-Z a-z 0-9 - _ .`, a letter or digit
+/// first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyName(String);
+
+/// A key's full id, written `NAMESPACE/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyId {
+    /// The namespace, which policy is about.
+    pub namespace: Namespace,
+    /// The name within it.
+    pub name: KeyName,
+}
+
+impl Namespace {
+    /// The namespace as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl KeyName {
+    /// The name as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Namespace {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        match well_formed(text, NAMESPACE_LEN, allowed) {
+            true => Ok(Self(text.to_owned())),
+            false => {
+                Err(refusal("namespace", text, "1 to 64 of a-z, 0-9 and -, beginning with a letter or digit"))
+            }
+        }
+    }
+}
+
+impl FromStr for KeyName {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
+        match well_formed(text, NAME_LEN, allowed) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(refusal(
+                "key name",
+                text,
+                "1 to 128 of A-Z, a-z, 0-9, '-', '_' and '.', beginning with a letter or digit",
+            )),
+        }
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        let Some((namespace, name)) = text.split_once('/') else {
+            return Err(refusal("key id", text, "NAMESPACE/NAME, such as spire-server/x509-CA-A"));
+        };
+        Ok(Self { namespace: namespace.parse()?, name: name.parse()? })
+    }
+}
+
+fn well_formed(text: &str, longest: usize, allowed: impl Fn(u8) -> bool) -> bool {
+    text.len() <= longest
+        && text.bytes().next().is_some_and(|c| c.is_ascii_alphanumeric() && allowed(c))
+        && text.bytes().all(allowed)
+}
+
+/// How much of a bad id an error repeats, in characters.
+const SHOWN: usize = 80;
+
+fn refusal(what: &str, text: &str, wanted: &str) -> Failure {
+    let shown: String = text.chars().take(SHOWN).collect();
+    let dots = if shown.len() < text.len() { "…" } else { "" };
+    Failure::new(Reason::BadKeyId, format!("bad {what} {shown:?}{dots}: it must be {wanted}"))
+}
+
+// === conversions ===
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for KeyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+macro_rules! string_conversions {
+    ($($t:ty),*) => {$(
+        impl TryFrom<String> for $t {
+            type Error = Failure;
+            fn try_from(text: String) -> Result<Self, Failure> {
+                text.parse()
+            }
+        }
+        impl From<$t> for String {
+            fn from(value: $t) -> Self {
+                value.to_string()
+            }
+        }
+    )*};
+}
+string_conversions!(Namespace, KeyName, KeyId);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ids_that_spire_uses_are_taken() {
+        for id in
+            ["spire-server/x509-CA-A", "spire-server/JWT-Signer-B", "spire-agent/agent-svid-A", "a/ec-p256"]
+        {
+            assert_eq!(id.parse::<KeyId>().unwrap().to_string(), id);
+        }
+    }
+
+    #[test]
+    fn nasty_ids_are_refused() {
+        let long = format!("a/{}", "x".repeat(10 * 1024));
+        for id in [
+            "", "/", "a", "a/", "/b", "a/b/c", "a/../b", "a/..", "a/.b", "A/b", "a/b\0", "a/b c", "a/ü",
+            "a/-b", &long,
+        ] {
+            let e = id.parse::<KeyId>().unwrap_err();
+            assert_eq!(e.reason, Reason::BadKeyId, "{id:?}");
+            assert!(e.message.len() < 400, "an error does not repeat 10 kB");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_parses_prints_the_same(text in ".{0,200}") {
+            if let Ok(id) = text.parse::<KeyId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What every other part of keyd agrees on: algorithms, key ids, protection levels, policy, public keys,
+//! failures with a reason, and the two kinds of place where a private key can live.
+//!
+//! Nothing in here opens a file, a socket or a device.
+
+mod algorithm;
+mod backend;
+pub mod config;
+mod failure;
+mod key_id;
+mod policy;
+mod protection;
+mod public_key;
+mod secret;
+mod suggest;
+
+pub use algorithm::{Algorithm, Hash};
+pub use backend::{BoxFuture, Health, HealthState, Sealer, SignInput, Vault, VaultKey};
+pub use failure::{Failure, Reason};
+pub use key_id::{KeyId, KeyName, Namespace};
+pub use policy::{Caller, Operation, Policy, Rule};
+pub use protection::Protection;
+pub use public_key::{PublicKey, SignatureError};
+pub use secret::Secret;
+pub use suggest::nearest;

@@ -1,0 +1,25 @@
+//! "Did you mean": the known name nearest to what was typed.
+
+/// How alike (0 to 1, Jaro-Winkler) two names must be before one is offered for the other.
+const ALIKE: f64 = 0.75;
+
+/// The candidate most like `typed`, if any is alike enough to be worth a question.
+pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|c| (strsim::jaro_winkler(typed, c), c))
+        .filter(|(score, _)| *score >= ALIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, c)| c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn offers_the_typo_and_nothing_for_noise() {
+        assert_eq!(nearest("sokcet", ["socket", "state_dir"]), Some("socket"));
+        assert_eq!(nearest("zzz", ["socket", "state_dir"]), None);
+    }
+}

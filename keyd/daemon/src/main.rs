@@ -1,0 +1,3 @@
+//! The key service and its operator's commands.
+
+fn main() {}

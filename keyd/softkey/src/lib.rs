@@ -1,0 +1,1 @@
+//! Signing in software with a key that was sealed, wrapped or stored.

@@ -1,0 +1,1 @@
+//! rustls with a key held by keyd, and SPIFFE verification.

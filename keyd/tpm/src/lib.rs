@@ -1,0 +1,1 @@
+//! The TPM: one thread, one queue.

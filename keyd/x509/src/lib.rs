@@ -1,0 +1,1 @@
+//! Certificates, CSRs, the SPIFFE profile and bundles, with any signer.

@@ -1,0 +1,1 @@
+//! SPIRE CredentialComposer that certifies attested keys alone.

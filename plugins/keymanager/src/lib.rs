@@ -1,0 +1,1 @@
+//! SPIRE KeyManager on keyd, for server and agent.

@@ -1,0 +1,1 @@
+//! SPIRE NodeAttestor keyd_tpm, server and agent side.

@@ -1,0 +1,1 @@
+//! go-plugin and SPIRE's plugin services in Rust.

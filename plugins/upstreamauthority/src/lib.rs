@@ -1,0 +1,1 @@
+//! SPIRE UpstreamAuthority with a root held by keyd.

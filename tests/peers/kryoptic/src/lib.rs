@@ -1,0 +1,1 @@
+//! Nothing: the crate exists for what its dev-dependencies build.

@@ -1,0 +1,14 @@
+//! Real parts that tests run against: PKCS#11 tokens, a TPM simulator, SPIRE and OpenSSL.
+//!
+//! `tests/peers/install.sh` puts what no package brings into `target/peers`.
+
+pub mod spire;
+pub mod swtpm;
+pub mod token;
+
+use std::path::{Path, PathBuf};
+
+/// Where `tests/peers/install.sh` put the parts: `target/peers` of this checkout.
+pub fn dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/peers")
+}
