@@ -1,13 +1,13 @@
 //! "Did you mean": the known name nearest to what was typed.
 
-/// How alike (0 to 1, Jaro-Winkler) two names must be before one is offered for the other.
-const ALIKE: f64 = 0.75;
+/// How alike (0 to 1, by the edits between them) two names must be before one is offered for the other.
+const ALIKE: f64 = 0.6;
 
 /// The candidate most like `typed`, if any is alike enough to be worth a question.
 pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
-        .map(|c| (strsim::jaro_winkler(typed, c), c))
+        .map(|c| (strsim::normalized_damerau_levenshtein(typed, c), c))
         .filter(|(score, _)| *score >= ALIKE)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, c)| c)
@@ -20,6 +20,7 @@ mod tests {
     #[test]
     fn offers_the_typo_and_nothing_for_noise() {
         assert_eq!(nearest("sokcet", ["socket", "state_dir"]), Some("socket"));
+        assert_eq!(nearest("hms", ["hsm", "software"]), Some("hsm"));
         assert_eq!(nearest("zzz", ["socket", "state_dir"]), None);
     }
 }

@@ -1,3 +1,18 @@
-//! The key service and its operator's commands.
+//! `keyd`: the key service, and the operator's commands that speak to it.
 
-fn main() {}
+mod cli;
+mod config;
+mod devices;
+mod keyring;
+mod listener;
+mod places;
+mod process;
+mod serve;
+mod service;
+mod store;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

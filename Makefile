@@ -1,0 +1,30 @@
+# Everything a newcomer needs: `make demo` shows it, `make test` proves it.
+
+.PHONY: demo test lint bench peers clean
+
+build = cargo build --locked --workspace --bins
+
+# The main job end to end on software stand-ins for the hardware. KEEP=1 leaves it running to look around in.
+demo:
+	@tests/peers/install.sh '$(build)'
+	@target/debug/demo $(if $(KEEP),--keep)
+
+# Every test, against the real parts.
+test:
+	@tests/peers/install.sh 'cargo test --locked --workspace --no-run'
+	@scripts/test.sh
+
+# Formatting, clippy, dependencies, shell scripts, units.
+lint:
+	@scripts/lint.sh
+
+bench:
+	@tests/peers/install.sh
+	@scripts/bench.sh
+
+# The real parts alone.
+peers:
+	@tests/peers/install.sh
+
+clean:
+	cargo clean

@@ -1,0 +1,221 @@
+//! `keyd key ...`.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::{Subcommand, ValueEnum};
+use der::pem::LineEnding;
+use keyd_api::{Client, KeyInfo, MESSAGE_LIMIT};
+use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason, SignInput};
+use serde_json::{Value, json};
+
+use super::output::Output;
+
+/// Keys are named NAMESPACE/ID, such as spire-server/x509-CA-A.
+#[derive(Subcommand)]
+pub enum Key {
+    /// Make a key
+    Create {
+        /// NAMESPACE/ID
+        key: KeyId,
+        /// ml-dsa-44, ml-dsa-65, ml-dsa-87, ec-p256 or ec-p384
+        #[arg(long, default_value_t = Algorithm::MlDsa65)]
+        algorithm: Algorithm,
+        /// hsm, hsm-wrapped, tpm-sealed or software; without it the namespace's order decides
+        #[arg(long)]
+        protection: Option<Protection>,
+    },
+    /// List the keys that you may list
+    List {
+        /// Only of this namespace
+        namespace: Option<Namespace>,
+    },
+    /// Show a key and its public key
+    Show {
+        /// NAMESPACE/ID
+        key: KeyId,
+    },
+    /// Write a public key as other tools read it
+    Public {
+        /// NAMESPACE/ID
+        key: KeyId,
+        /// SubjectPublicKeyInfo as PEM or DER
+        #[arg(long, value_enum, default_value_t = Format::Pem)]
+        format: Format,
+        /// File to write; without it, standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Sign a file: raw signature for ML-DSA (pure, empty context), DER for ECDSA
+    Sign {
+        /// NAMESPACE/ID
+        key: KeyId,
+        /// File to sign, - for standard input; at most 1 MiB
+        #[arg(long = "in", value_name = "FILE")]
+        input: PathBuf,
+        /// File for the signature, - for standard output
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Verify a signature over a file
+    Verify {
+        /// NAMESPACE/ID
+        key: KeyId,
+        /// The file that was signed, - for standard input
+        #[arg(long = "in", value_name = "FILE")]
+        input: PathBuf,
+        /// The signature
+        #[arg(long, value_name = "FILE")]
+        signature: PathBuf,
+    },
+    /// Replace a key by a new one of the same name; the old private key is destroyed
+    Rotate {
+        /// NAMESPACE/ID
+        key: KeyId,
+        /// Another algorithm than before
+        #[arg(long)]
+        algorithm: Option<Algorithm>,
+    },
+    /// Destroy a key
+    Delete {
+        /// NAMESPACE/ID
+        key: KeyId,
+    },
+}
+
+/// How a public key is written.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Format {
+    /// With armour.
+    Pem,
+    /// Bytes.
+    Der,
+}
+
+impl Key {
+    /// Asks keyd.
+    pub async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
+        match self {
+            Self::Create { key, algorithm, protection } => {
+                let info = client.create_key(&key, algorithm, protection).await?;
+                output.show(&describe(&info), |_| human(&info))
+            }
+            Self::List { namespace } => {
+                let keys = client.list_keys(namespace.as_ref()).await?;
+                output
+                    .show(&json!({ "keys": keys.iter().map(describe).collect::<Vec<_>>() }), |_| table(&keys))
+            }
+            Self::Show { key } => {
+                let info = client.show_key(&key).await?;
+                output.show(&describe(&info), |_| human(&info))
+            }
+            Self::Public { key, format, out } => {
+                let info = client.show_key(&key).await?;
+                let bytes = match format {
+                    Format::Pem => pem(&info)?.into_bytes(),
+                    Format::Der => info.public_key.spki().to_vec(),
+                };
+                write(out.as_deref().unwrap_or(Path::new("-")), &bytes)
+            }
+            Self::Sign { key, input, out } => {
+                let message = read(&input)?;
+                let signed = client.sign(&key, SignInput::Message(&message)).await?;
+                write(&out, &signed.signature)?;
+                let value = json!({
+                    "key": key, "signature_bytes": signed.signature.len(), "fingerprint": hex::encode(&signed.fingerprint),
+                });
+                // Standard output carries the signature where it was asked for there.
+                if is_stdio(&out) { Ok(()) } else { output.show(&value, |_| String::new()) }
+            }
+            Self::Verify { key, input, signature } => {
+                let (message, signature) = (read(&input)?, read(&signature)?);
+                let info = client.show_key(&key).await?;
+                info.public_key.verify(SignInput::Message(&message), &signature).map_err(|_| {
+                    Failure::new(Reason::Integrity, format!("the signature by {key} does not verify"))
+                })?;
+                output.show(&json!({ "key": key, "verified": true }), |_| format!("verified by {key}"))
+            }
+            Self::Rotate { key, algorithm } => {
+                let info = client.rotate_key(&key, algorithm).await?;
+                output.show(&describe(&info), |_| human(&info))
+            }
+            Self::Delete { key } => {
+                client.delete_key(&key).await?;
+                output.show(&json!({ "key": key, "deleted": true }), |_| format!("{key} is deleted"))
+            }
+        }
+    }
+}
+
+/// A key as JSON.
+pub fn describe(info: &KeyInfo) -> Value {
+    json!({
+        "key": info.key,
+        "algorithm": info.algorithm,
+        "protection": info.protection,
+        "version": info.version,
+        "created_at": info.created_at,
+        "state": info.state,
+        "fingerprint": hex::encode(info.public_key.fingerprint()),
+        "public_key": STANDARD.encode(info.public_key.spki()),
+    })
+}
+
+fn human(info: &KeyInfo) -> String {
+    format!(
+        "key          {}\nalgorithm    {}\nprotection   {}\nversion      {}\nstate        {}\nfingerprint  {}\n",
+        info.key,
+        info.algorithm,
+        info.protection,
+        info.version,
+        info.state,
+        hex::encode(info.public_key.fingerprint()),
+    )
+}
+
+fn table(keys: &[KeyInfo]) -> String {
+    if keys.is_empty() {
+        return "no keys\n".to_owned();
+    }
+    let width = keys.iter().map(|k| k.key.to_string().len()).max().unwrap_or_default().max(3);
+    let mut text = format!("{:width$}  {:10}  {:11}  VERSION\n", "KEY", "ALGORITHM", "PROTECTION");
+    for key in keys {
+        let (id, algorithm, protection) = (key.key.to_string(), key.algorithm.name(), key.protection.name());
+        text.push_str(&format!("{id:width$}  {algorithm:10}  {protection:11}  {}\n", key.version));
+    }
+    text
+}
+
+fn pem(info: &KeyInfo) -> Result<String, Failure> {
+    der::pem::encode_string("PUBLIC KEY", LineEnding::LF, info.public_key.spki())
+        .map_err(|e| Failure::new(Reason::Internal, format!("cannot write PEM: {e}")))
+}
+
+fn is_stdio(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Reads a file or standard input, never more than one message may have.
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |why: String| Failure::new(Reason::BadRequest, format!("{}: {why}", path.display()));
+    let mut bytes = Vec::new();
+    let limit = MESSAGE_LIMIT as u64 + 1;
+    let result = if is_stdio(path) {
+        std::io::stdin().take(limit).read_to_end(&mut bytes)
+    } else {
+        fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    };
+    result.map_err(|e| failed(format!("cannot read it: {e}")))?;
+    if bytes.len() > MESSAGE_LIMIT {
+        return Err(failed(format!("more than {MESSAGE_LIMIT} bytes, the most that keyd signs")));
+    }
+    Ok(bytes)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let result = if is_stdio(path) { std::io::stdout().write_all(bytes) } else { fs::write(path, bytes) };
+    result.map_err(|e| Failure::new(Reason::Internal, format!("{}: cannot write it: {e}", path.display())))
+}

@@ -1,0 +1,107 @@
+//! The command line.
+
+mod ca;
+mod config;
+mod key;
+//NODEMOD
+mod output;
+mod serve;
+mod status;
+mod token;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use keyd_api::Client;
+use keyd_core::{Failure, Reason};
+
+use output::{Output, exit_code};
+
+/// Holds private keys in an HSM or sealed by the TPM, and uses them for callers that the policy allows.
+///
+/// `keyd serve` is the service; every other command asks the running service over its socket.
+#[derive(Parser)]
+#[command(
+    name = "keyd",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 denied, 4 no such key, 5 keyd or a device cannot be \
+                  reached, 6 the key exists.\n\nExample:\n  keyd key create dev/web --algorithm ml-dsa-65\n  \
+                  keyd key sign dev/web --in letter --out letter.sig"
+)]
+struct Cli {
+    /// Socket of the running keyd
+    #[arg(long, global = true, env = "KEYD_SOCKET", default_value = keyd_api::DEFAULT_SOCKET, value_name = "PATH")]
+    socket: PathBuf,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service in the foreground
+    Serve(serve::Serve),
+    /// Make, show, use and destroy keys
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Make the root of a trust domain
+    #[command(subcommand)]
+    Ca(ca::Ca),
+    /// Prepare a PKCS#11 token
+    #[command(subcommand)]
+    Token(token::Token),
+    /// See whether keyd, its token and its TPM are well, and what to do if not
+    Status,
+    /// Check a configuration without starting anything
+    #[command(subcommand)]
+    Config(config::Config),
+    /// The process that loads the vendor's PKCS#11 module; keyd starts it by itself
+    #[command(name = serve::WORKER_COMMAND, hide = true)]
+    Pkcs11Worker,
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.json);
+    // The worker must not start the threads of a runtime: it belongs to the vendor's module.
+    if matches!(cli.command, Command::Pkcs11Worker) {
+        return keyd_pkcs11::worker::run();
+    }
+    let result = match cli.command {
+        Command::Serve(serve) => serve.run(),
+        command => runtime().and_then(|r| r.block_on(ask(command, &cli.socket, &output))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(exit_code(failure.reason))
+        }
+    }
+}
+
+async fn ask(command: Command, socket: &Path, output: &Output) -> Result<(), Failure> {
+    let client = Client::new(socket);
+    match command {
+        Command::Key(key) => key.run(&client, output).await,
+        Command::Ca(ca) => ca.run(&client, output).await,
+        //NODERUN node.run(&client, output).await,
+        Command::Token(token) => token.run(output).await,
+        Command::Status => status::run(&client, output).await,
+        Command::Config(config) => config.run(output),
+        Command::Serve(_) | Command::Pkcs11Worker => {
+            Err(Failure::new(Reason::Internal, "not a client command"))
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(Reason::Internal, format!("cannot start a runtime: {e}")))
+}

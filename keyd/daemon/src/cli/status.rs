@@ -1,0 +1,54 @@
+//! `keyd status`.
+
+use keyd_api::Client;
+use keyd_api::v1::StatusResponse;
+use keyd_core::Failure;
+use serde_json::{Value, json};
+
+use super::output::Output;
+
+/// Asks keyd how it is.
+pub async fn run(client: &Client, output: &Output) -> Result<(), Failure> {
+    let status = client.status().await?;
+    output.show(&describe(&status), |_| human(&status))
+}
+
+fn describe(status: &StatusResponse) -> Value {
+    let devices =
+        status.devices.iter().map(|d| json!({ "device": d.device, "state": d.state, "detail": d.detail }));
+    let namespaces = status
+        .namespaces
+        .iter()
+        .map(|n| json!({ "namespace": n.namespace, "protections": n.protections, "keys": n.keys }));
+    json!({
+        "version": status.version,
+        "started_at": status.started_at,
+        "memory_locked": status.memory_locked,
+        "devices": devices.collect::<Vec<_>>(),
+        "namespaces": namespaces.collect::<Vec<_>>(),
+    })
+}
+
+fn human(status: &StatusResponse) -> String {
+    let mut text = format!("keyd {} serves\n", status.version);
+    for device in &status.devices {
+        text.push_str(&format!("{}: {}; {}\n", device.device, device.state, device.detail));
+    }
+    for namespace in &status.namespaces {
+        let keys = if namespace.keys == 1 { "key" } else { "keys" };
+        let accepted = namespace.protections.join(", ");
+        text.push_str(&format!(
+            "namespace {}: {} {keys}; accepts {accepted}\n",
+            namespace.namespace, namespace.keys
+        ));
+        if namespace.protections.iter().any(|p| p == "software") {
+            text.push_str("  accepts software keys, which lie on disk in clear: for development alone\n");
+        }
+    }
+    if !status.memory_locked {
+        text.push_str(
+            "memory is not locked: secrets can be swapped out. Give the service LimitMEMLOCK=infinity.\n",
+        );
+    }
+    text
+}

@@ -1,0 +1,353 @@
+//! `keyd.toml`: strict, resolved, and checked before anything is opened.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use keyd_core::{Failure, Namespace, Operation, Policy, Protection, Reason, Rule};
+use nix::unistd::{Group, User};
+use serde::Deserialize;
+
+/// Where the configuration lies unless told otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/keyd/keyd.toml";
+
+/// `keyd.toml` as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The Unix socket. Under systemd socket activation the unit's socket is used and this one only names it.
+    #[serde(default = "default_socket")]
+    pub socket: PathBuf,
+    /// Where the store lies; mode 0700, owned by the user that keyd runs as.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// The PKCS#11 token, for the protections `hsm` and `hsm-wrapped`.
+    pub token: Option<TokenTable>,
+    /// The TPM, for the protection `tpm-sealed` and for attestation.
+    pub tpm: Option<TpmTable>,
+    /// Bounds.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The namespaces and what protects their keys.
+    #[serde(default, rename = "namespace")]
+    pub namespaces: Vec<NamespaceTable>,
+    /// The grants. Without any, everything is denied.
+    #[serde(default, rename = "allow")]
+    grants: Vec<AllowTable>,
+}
+
+/// `[token]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenTable {
+    /// The vendor's PKCS#11 module.
+    pub module: PathBuf,
+    /// The token's label; or give `serial`.
+    pub label: Option<String>,
+    /// The token's serial number; or give `label`.
+    pub serial: Option<String>,
+    /// File of mode 0600 that holds the user PIN; or give `pin_credential`.
+    pub pin_file: Option<PathBuf>,
+    /// Name of the systemd credential that holds the user PIN; or give `pin_file`.
+    pub pin_credential: Option<String>,
+    /// Environment that the module wants, such as `SOFTHSM2_CONF`. Only the worker process gets it.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Sessions, and so signatures at once.
+    #[serde(default = "default_sessions")]
+    pub sessions: usize,
+    /// How long one call may take, in ms.
+    #[serde(default = "default_token_deadline")]
+    pub call_deadline_ms: u64,
+}
+
+/// `[tpm]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TpmTable {
+    /// How to reach it: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321` in tests.
+    pub tcti: String,
+    /// Persistent handle of the storage root key.
+    #[serde(default = "default_srk_handle")]
+    pub srk_handle: u32,
+    /// Name of the storage root key, hexadecimal, pinned at enrolment; `keyd node show` prints it.
+    pub srk_name: Option<String>,
+    /// How long one call may take, in ms.
+    #[serde(default = "default_tpm_deadline")]
+    pub call_deadline_ms: u64,
+}
+
+/// `[limits]`
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Most keys in the store.
+    pub keys: usize,
+    /// Most calls at once on one connection.
+    pub calls_per_connection: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { keys: 10_000, calls_per_connection: 256 }
+    }
+}
+
+/// `[[namespace]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamespaceTable {
+    /// Its name.
+    pub name: Namespace,
+    /// The protections that it accepts, in order of preference.
+    pub protections: Vec<Protection>,
+}
+
+/// `[[allow]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllowTable {
+    #[serde(default)]
+    users: Vec<Principal>,
+    #[serde(default)]
+    groups: Vec<Principal>,
+    #[serde(default)]
+    namespaces: BTreeSet<Namespace>,
+    operations: BTreeSet<Operation>,
+}
+
+/// A user or group, by name or number.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Principal {
+    Id(u32),
+    Name(String),
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`Reason::BadConfig`] naming file, line and key.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Failure::new(Reason::BadConfig, format!("{file}: cannot read the configuration: {e}"))
+        })?;
+        Self::parse(&file, &text)
+    }
+
+    /// Checks a text that came from `file`.
+    ///
+    /// # Errors
+    /// [`Reason::BadConfig`] naming file, line and key.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Failure> {
+        let config: Self = keyd_core::config::parse(file, text)?;
+        config.check().map_err(|why| Failure::new(Reason::BadConfig, format!("{file}: {why}")))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let mut seen = BTreeSet::new();
+        for namespace in &self.namespaces {
+            let name = &namespace.name;
+            if !seen.insert(name) {
+                return Err(format!("namespace {name} stands twice"));
+            }
+            if namespace.protections.is_empty() {
+                return Err(format!("namespace {name} accepts no protection; name at least one"));
+            }
+            for protection in &namespace.protections {
+                match protection {
+                    Protection::Hsm | Protection::HsmWrapped if self.token.is_none() => {
+                        return Err(format!(
+                            "namespace {name} accepts {protection}, but there is no [token]"
+                        ));
+                    }
+                    Protection::TpmSealed if self.tpm.is_none() => {
+                        return Err(format!("namespace {name} accepts {protection}, but there is no [tpm]"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for grant in &self.grants {
+            if let Some(unknown) = grant.namespaces.iter().find(|n| !seen.contains(n)) {
+                return Err(format!("[[allow]] names namespace {unknown}, which no [[namespace]] defines"));
+            }
+            if grant.users.is_empty() && grant.groups.is_empty() {
+                return Err("an [[allow]] table names neither users nor groups".to_owned());
+            }
+            let about_keys = grant.operations.iter().find(|o| o.is_about_keys());
+            if let (Some(operation), true) = (about_keys, grant.namespaces.is_empty()) {
+                return Err(format!("an [[allow]] table grants {operation} but names no namespaces"));
+            }
+        }
+        match &self.token {
+            Some(t) if t.label.is_some() == t.serial.is_some() => {
+                Err("[token] needs either label or serial".to_owned())
+            }
+            Some(t) if t.pin_file.is_some() == t.pin_credential.is_some() => {
+                Err("[token] needs either pin_file or pin_credential".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The protections that a namespace accepts, in order.
+    pub fn protections(&self, namespace: &Namespace) -> Option<&[Protection]> {
+        self.namespaces.iter().find(|n| n.name == *namespace).map(|n| n.protections.as_slice())
+    }
+
+    /// The policy, with users and groups looked up now. A group's members count by their user ids, so that no call
+    /// ever waits for a directory service.
+    ///
+    /// # Errors
+    /// [`Reason::BadConfig`] naming a user or group that does not exist.
+    pub fn policy(&self) -> Result<Policy, Failure> {
+        self.grants.iter().map(AllowTable::rule).collect::<Result<Vec<_>, _>>().map(Policy::new)
+    }
+}
+
+impl AllowTable {
+    fn rule(&self) -> Result<Rule, Failure> {
+        let mut rule = Rule {
+            namespaces: self.namespaces.clone(),
+            operations: self.operations.clone(),
+            ..Rule::default()
+        };
+        for user in &self.users {
+            rule.uids.insert(match user {
+                Principal::Id(uid) => *uid,
+                Principal::Name(name) => uid(name)?,
+            });
+        }
+        for group in &self.groups {
+            let found = match group {
+                Principal::Id(gid) => Group::from_gid((*gid).into()),
+                Principal::Name(name) => Group::from_name(name),
+            };
+            match (found, group) {
+                (Ok(Some(found)), _) => {
+                    rule.gids.insert(found.gid.as_raw());
+                    for member in &found.mem {
+                        rule.uids.insert(uid(member)?);
+                    }
+                }
+                (Ok(None), Principal::Id(gid)) => {
+                    rule.gids.insert(*gid);
+                }
+                (Ok(None), Principal::Name(name)) => return Err(unknown("group", name, None)),
+                (Err(e), Principal::Name(name)) => return Err(unknown("group", name, Some(e))),
+                (Err(e), Principal::Id(gid)) => return Err(unknown("group", &gid.to_string(), Some(e))),
+            }
+        }
+        Ok(rule)
+    }
+}
+
+fn uid(name: &str) -> Result<u32, Failure> {
+    match User::from_name(name) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => Err(unknown("user", name, None)),
+        Err(e) => Err(unknown("user", name, Some(e))),
+    }
+}
+
+fn unknown(what: &str, name: &str, error: Option<nix::Error>) -> Failure {
+    let why = error
+        .map_or_else(|| "does not exist on this node".to_owned(), |e| format!("cannot be looked up: {e}"));
+    Failure::new(Reason::BadConfig, format!("[[allow]] names {what} {name:?}, which {why}"))
+}
+
+fn default_socket() -> PathBuf {
+    keyd_api::DEFAULT_SOCKET.into()
+}
+
+fn default_state_dir() -> PathBuf {
+    "/var/lib/keyd".into()
+}
+
+fn default_sessions() -> usize {
+    4
+}
+
+fn default_token_deadline() -> u64 {
+    10_000
+}
+
+fn default_srk_handle() -> u32 {
+    0x8100_0001
+}
+
+fn default_tpm_deadline() -> u64 {
+    20_000
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SOFTWARE: &str = r#"
+        [[namespace]]
+        name = "dev"
+        protections = ["software"]
+        [[allow]]
+        users = ["root", 4711]
+        namespaces = ["dev"]
+        operations = ["create", "sign"]
+    "#;
+
+    fn refused(text: &str) -> String {
+        Config::parse("keyd.toml", text).unwrap_err().message
+    }
+
+    #[test]
+    fn users_are_resolved_by_name_and_number() {
+        let config = Config::parse("keyd.toml", SOFTWARE).unwrap();
+        let ns = "dev".parse().unwrap();
+        for uid in [0, 4711] {
+            let caller = keyd_core::Caller { uid, gids: BTreeSet::new(), pid: None };
+            assert!(config.policy().unwrap().check(&caller, Operation::Sign, &ns).is_ok());
+            assert!(config.policy().unwrap().check(&caller, Operation::Delete, &ns).is_err());
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_before_anything_is_opened() {
+        assert!(refused("sokcet = \"a\"").contains("keyd.toml:1:1: unknown field `sokcet`"));
+        assert!(
+            refused("[[namespace]]\nname = \"a\"\nprotections = [\"hsm\"]").contains("there is no [token]")
+        );
+        assert!(
+            refused("[[namespace]]\nname = \"a\"\nprotections = [\"tpm-sealed\"]")
+                .contains("there is no [tpm]")
+        );
+        assert!(
+            refused("[[namespace]]\nname = \"a\"\nprotections = [\"hms\"]").contains("Did you mean hsm?")
+        );
+        assert!(refused("[[namespace]]\nname = \"a\"\nprotections = []").contains("no protection"));
+        assert!(
+            refused("[[allow]]\nusers=[0]\nnamespaces=[\"x\"]\noperations=[\"sign\"]")
+                .contains("namespace x")
+        );
+        assert!(refused("[[allow]]\noperations=[\"status\"]").contains("neither users nor groups"));
+        assert!(refused("[[allow]]\nusers=[0]\noperations=[\"sgin\"]").contains("Did you mean \"sign\"?"));
+        assert!(refused("[token]\nmodule=\"m\"\nlabel=\"l\"").contains("pin_file or pin_credential"));
+    }
+
+    #[test]
+    fn an_unknown_user_is_named() {
+        let text = SOFTWARE.replace("root", "nobody-of-this-name");
+        let e = Config::parse("keyd.toml", &text).unwrap().policy().unwrap_err();
+        assert!(e.message.contains("nobody-of-this-name"), "{e}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in ".{0,300}") {
+            let _ = Config::parse("keyd.toml", &text);
+        }
+    }
+}

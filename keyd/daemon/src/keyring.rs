@@ -1,0 +1,300 @@
+//! The life of keys: made, used, rotated, destroyed. A change is durable before it is acknowledged.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason, SignInput};
+use keyd_softkey::SoftKey;
+use tokio::sync::{OnceCell, OwnedMutexGuard};
+
+use crate::config::Config;
+use crate::places::Places;
+use crate::store::{KeyRecord, Store};
+
+/// All keys of this node.
+#[derive(Clone)]
+pub struct Keyring {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Config,
+    places: Places,
+    store: Store,
+    keys: RwLock<BTreeMap<KeyId, Arc<Key>>>,
+    /// One change at a time per key.
+    changing: Mutex<HashMap<KeyId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// A recorded key, and the opened private key once it was needed.
+pub struct Key {
+    /// The record, as the store has it.
+    pub record: KeyRecord,
+    soft: OnceCell<SoftKey>,
+}
+
+impl Keyring {
+    /// Loads every record. Nothing is unsealed yet.
+    ///
+    /// # Errors
+    /// [`Reason::StoreFailed`].
+    pub fn load(config: Config, places: Places, store: Store) -> Result<Self, Failure> {
+        let keys = store.load()?.into_iter().map(|r| (r.id.clone(), Arc::new(Key::new(r, None)))).collect();
+        let (keys, changing) = (RwLock::new(keys), Mutex::default());
+        Ok(Self { shared: Arc::new(Shared { config, places, store, keys, changing }) })
+    }
+
+    /// One key.
+    ///
+    /// # Errors
+    /// [`Reason::KeyNotFound`].
+    pub fn find(&self, id: &KeyId) -> Result<Arc<Key>, Failure> {
+        let keys = self.shared.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.get(id).cloned().ok_or_else(|| {
+            Failure::new(
+                Reason::KeyNotFound,
+                format!("key {id} does not exist; `keyd key list` shows those that do"),
+            )
+        })
+    }
+
+    /// The keys of a namespace, sorted.
+    pub fn list(&self, namespace: &Namespace) -> Vec<Arc<Key>> {
+        let keys = self.shared.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.values().filter(|k| k.record.id.namespace == *namespace).cloned().collect()
+    }
+
+    /// Makes a key under `protection`, or under the first in the namespace's order that can hold it.
+    ///
+    /// It goes on if the caller leaves, so that no key is half made.
+    ///
+    /// # Errors
+    /// [`Reason::KeyExists`], [`Reason::UnknownNamespace`], [`Reason::ProtectionUnavailable`],
+    /// [`Reason::LimitExceeded`], and the devices' own.
+    pub async fn create(
+        &self,
+        id: KeyId,
+        algorithm: Algorithm,
+        protection: Option<Protection>,
+    ) -> Result<Arc<Key>, Failure> {
+        let keyring = self.clone();
+        undisturbed(async move {
+            let _lock = keyring.lock(&id).await;
+            if keyring.find(&id).is_ok() {
+                return Err(Failure::new(
+                    Reason::KeyExists,
+                    format!("key {id} exists already; `keyd key rotate {id}` replaces it"),
+                ));
+            }
+            keyring.check_room()?;
+            let candidates = keyring.candidates(&id, protection)?;
+            keyring.make(&id, 1, algorithm, &candidates).await
+        })
+        .await
+    }
+
+    /// Replaces a key by a new one under the same protection; the old private key is destroyed.
+    ///
+    /// # Errors
+    /// [`Reason::KeyNotFound`] and those of [`Keyring::create`]; the old key then stays.
+    pub async fn rotate(&self, id: KeyId, algorithm: Option<Algorithm>) -> Result<Arc<Key>, Failure> {
+        let keyring = self.clone();
+        undisturbed(async move {
+            let _lock = keyring.lock(&id).await;
+            let old = keyring.find(&id)?;
+            let algorithm = algorithm.unwrap_or(old.record.algorithm);
+            // Another algorithm may be one that this token cannot hold: then the namespace's order decides again.
+            let candidates = if algorithm == old.record.algorithm {
+                vec![old.record.protection]
+            } else {
+                keyring.candidates(&id, None)?
+            };
+            let new = keyring.make(&id, old.record.version.saturating_add(1), algorithm, &candidates).await?;
+            keyring.destroy(&old.record).await;
+            Ok(new)
+        })
+        .await
+    }
+
+    /// Destroys a key.
+    ///
+    /// # Errors
+    /// [`Reason::KeyNotFound`]; [`Reason::StoreFailed`], and the key then stays.
+    pub async fn delete(&self, id: KeyId) -> Result<(), Failure> {
+        let keyring = self.clone();
+        undisturbed(async move {
+            let _lock = keyring.lock(&id).await;
+            let old = keyring.find(&id)?;
+            let (store, gone) = (keyring.shared.store.clone(), id.clone());
+            blocking(move || store.remove(&gone)).await?;
+            keyring.shared.keys.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            keyring.destroy(&old.record).await;
+            tracing::info!(key = %id, version = old.record.version, "key deleted");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Signs: raw bytes for ML-DSA, DER `ECDSA-Sig-Value` for elliptic curves.
+    ///
+    /// # Errors
+    /// The devices' own; [`Reason::BadRequest`] for a digest that this key does not sign.
+    pub async fn sign(&self, key: &Key, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
+        check_input(key.record.algorithm, input)?;
+        match key.record.protection {
+            Protection::Hsm => self.shared.places.sign_in_vault(&key.record, input).await,
+            _ => key.soft.get_or_try_init(|| self.shared.places.open(&key.record)).await?.sign(input),
+        }
+    }
+
+    /// The accepted protections to try, in order.
+    fn candidates(&self, id: &KeyId, wanted: Option<Protection>) -> Result<Vec<Protection>, Failure> {
+        let namespace = &id.namespace;
+        let accepted = self.shared.config.protections(namespace).ok_or_else(|| {
+            Failure::new(
+                Reason::UnknownNamespace,
+                format!("namespace {namespace} is not in keyd.toml; add a [[namespace]] table for it"),
+            )
+        })?;
+        match wanted {
+            None => Ok(accepted.to_vec()),
+            Some(one) if accepted.contains(&one) => Ok(vec![one]),
+            Some(one) => {
+                let names: Vec<_> = accepted.iter().map(|p| p.name()).collect();
+                Err(Failure::new(
+                    Reason::ProtectionUnavailable,
+                    format!("namespace {namespace} accepts {}, not {one}", names.join(", ")),
+                ))
+            }
+        }
+    }
+
+    fn check_room(&self) -> Result<(), Failure> {
+        let (count, most) = (self.len(), self.shared.config.limits.keys);
+        if count >= most {
+            return Err(Failure::new(
+                Reason::LimitExceeded,
+                format!("the store holds {count} keys, the most that limits.keys of keyd.toml allows"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> usize {
+        self.shared.keys.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Makes the key in the first place that can hold it, records it, and only then shows it.
+    async fn make(
+        &self,
+        id: &KeyId,
+        version: u32,
+        algorithm: Algorithm,
+        candidates: &[Protection],
+    ) -> Result<Arc<Key>, Failure> {
+        let mut refusal = None;
+        for protection in candidates {
+            let made = match self.shared.places.make(id, version, algorithm, *protection).await {
+                Ok(made) => made,
+                Err(failure) if may_fall_back(failure.reason) => {
+                    tracing::warn!(key = %id, %algorithm, %protection, %failure, "protection not available");
+                    refusal = Some(failure);
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            let record = KeyRecord {
+                id: id.clone(),
+                algorithm,
+                protection: made.protection,
+                version,
+                created_at: now(),
+                public_key: made.public_key,
+                material: made.material,
+            };
+            let (store, saved) = (self.shared.store.clone(), record.clone());
+            if let Err(failure) = blocking(move || store.put(&saved)).await {
+                self.destroy(&record).await;
+                return Err(failure);
+            }
+            tracing::info!(key = %id, version, %algorithm, protection = %record.protection, "key made");
+            let key = Arc::new(Key::new(record, made.soft));
+            let mut keys = self.shared.keys.write().unwrap_or_else(PoisonError::into_inner);
+            keys.insert(id.clone(), key.clone());
+            return Ok(key);
+        }
+        Err(refusal.unwrap_or_else(|| {
+            Failure::new(Reason::ProtectionUnavailable, format!("nothing on this node can hold {id}"))
+        }))
+    }
+
+    /// Destroys what lies outside the record. A failure leaves an object without a record, which is reported, and takes
+    /// nothing from the caller: the key is gone either way.
+    async fn destroy(&self, record: &KeyRecord) {
+        if let Err(failure) = self.shared.places.destroy(record.protection, &record.material).await {
+            tracing::warn!(key = %record.id, version = record.version, %failure, "an old private key stays in the token");
+        }
+    }
+
+    async fn lock(&self, id: &KeyId) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut changing = self.shared.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            // Locks that nobody holds or awaits are forgotten, so that the map stays small.
+            changing.retain(|_, lock| Arc::strong_count(lock) > 1);
+            changing.entry(id.clone()).or_default().clone()
+        };
+        lock.lock_owned().await
+    }
+}
+
+// === impl Key ===
+
+impl Key {
+    fn new(record: KeyRecord, soft: Option<SoftKey>) -> Self {
+        Self { record, soft: OnceCell::new_with(soft) }
+    }
+}
+
+/// Whether the next protection of the namespace's list may be tried: only when this one cannot hold the key or its
+/// device is not there, never after a device failed in the middle.
+fn may_fall_back(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ProtectionUnavailable | Reason::TokenAbsent | Reason::TokenLockedOut | Reason::TpmAbsent
+    )
+}
+
+fn check_input(algorithm: Algorithm, input: SignInput<'_>) -> Result<(), Failure> {
+    let SignInput::Digest { hash, digest } = input else { return Ok(()) };
+    let why = if algorithm.is_ml_dsa() {
+        format!("{algorithm} signs whole messages, not digests")
+    } else if digest.len() != hash.digest_len() {
+        format!("the digest has {} bytes where its hash gives {}", digest.len(), hash.digest_len())
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(Reason::BadRequest, why))
+}
+
+/// Runs a change to its end even if the caller hangs up meanwhile.
+async fn undisturbed<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::spawn(change)
+        .await
+        .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("a change broke off: {e}"))))
+}
+
+/// Runs disk work off the async workers.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("disk work broke off: {e}"))))
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,184 @@
+//! Where each protection keeps a key: made there, opened there, destroyed there.
+
+use std::sync::Arc;
+
+use keyd_core::{
+    Algorithm, BoxFuture, Failure, Health, HealthState, KeyId, Protection, PublicKey, Reason, Sealer,
+};
+use keyd_core::{Secret, SignInput, Vault};
+use keyd_softkey::SoftKey;
+
+use crate::store::KeyRecord;
+
+/// The devices of this node. A protection without its device is not available.
+#[derive(Clone, Default)]
+pub struct Places {
+    /// The token, for `hsm`.
+    pub vault: Option<Arc<dyn Vault>>,
+    /// The token's wrapping key, for `hsm-wrapped`.
+    pub wrapper: Option<Arc<dyn Sealer>>,
+    /// The TPM, for `tpm-sealed`.
+    pub tpm: Option<Arc<dyn Sealer>>,
+}
+
+/// A key just made, not yet recorded.
+pub struct Made {
+    /// The protection that it really has.
+    pub protection: Protection,
+    /// Its public key.
+    pub public_key: PublicKey,
+    /// What goes into the record.
+    pub material: Vec<u8>,
+    /// The key itself, where software uses it.
+    pub soft: Option<SoftKey>,
+}
+
+impl Places {
+    /// Makes a key of version `version` under one protection.
+    ///
+    /// # Errors
+    /// [`Reason::ProtectionUnavailable`] when the device is not configured or cannot hold such a key; the device's own
+    /// failures.
+    pub async fn make(
+        &self,
+        id: &KeyId,
+        version: u32,
+        algorithm: Algorithm,
+        protection: Protection,
+    ) -> Result<Made, Failure> {
+        match protection {
+            Protection::Hsm => self.make_in_vault(id, algorithm).await,
+            // A token that wraps seeds makes elliptic-curve keys itself, which is stronger; it is recorded as what it is.
+            Protection::HsmWrapped if !algorithm.is_ml_dsa() => self.make_in_vault(id, algorithm).await,
+            Protection::HsmWrapped | Protection::TpmSealed | Protection::Software => {
+                self.make_sealed(id, version, algorithm, protection).await
+            }
+        }
+    }
+
+    async fn make_in_vault(&self, id: &KeyId, algorithm: Algorithm) -> Result<Made, Failure> {
+        let vault = self.vault()?;
+        if !vault.supports(algorithm).await? {
+            return Err(unavailable(format!(
+                "the token cannot make {algorithm} keys; accept hsm-wrapped in the namespace, or use another token"
+            )));
+        }
+        let made = vault.create(id, algorithm).await?;
+        Ok(Made {
+            protection: Protection::Hsm,
+            public_key: made.public_key,
+            material: made.handle,
+            soft: None,
+        })
+    }
+
+    async fn make_sealed(
+        &self,
+        id: &KeyId,
+        version: u32,
+        algorithm: Algorithm,
+        protection: Protection,
+    ) -> Result<Made, Failure> {
+        let sealer = self.sealer(protection)?;
+        let secret = SoftKey::generate_secret(algorithm)?;
+        let soft = SoftKey::from_secret(algorithm, &secret)?;
+        let material = sealer.seal(&secret, &context(id, version, algorithm)).await?;
+        Ok(Made { protection, public_key: soft.public_key().clone(), material, soft: Some(soft) })
+    }
+
+    /// Opens a sealed key for use in software.
+    ///
+    /// # Errors
+    /// The device's failures; [`Reason::Integrity`] when what opens is not the key of the record.
+    pub async fn open(&self, record: &KeyRecord) -> Result<SoftKey, Failure> {
+        let sealer = self.sealer(record.protection)?;
+        let context = context(&record.id, record.version, record.algorithm);
+        let secret = sealer.unseal(&record.material, &context).await?;
+        let soft = SoftKey::from_secret(record.algorithm, &secret)?;
+        if *soft.public_key() != record.public_key {
+            return Err(Failure::new(
+                Reason::Integrity,
+                format!(
+                    "what was sealed for {} is not its key: the store was tampered with or mixed up",
+                    record.id
+                ),
+            ));
+        }
+        Ok(soft)
+    }
+
+    /// Signs with a key that lives in the token, and verifies before the signature leaves.
+    ///
+    /// # Errors
+    /// The token's failures; [`Reason::Integrity`] when the signature does not verify.
+    pub async fn sign_in_vault(&self, record: &KeyRecord, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
+        let signature = self.vault()?.sign(&record.material, record.algorithm, input).await?;
+        record.public_key.verify(input, &signature).map_err(|_| {
+            Failure::new(
+                Reason::Integrity,
+                format!(
+                    "the token's signature by {} does not verify; the token is faulty or holds another key",
+                    record.id
+                ),
+            )
+        })?;
+        Ok(signature)
+    }
+
+    /// Destroys the private part where it lies outside the record.
+    ///
+    /// # Errors
+    /// The token's failures.
+    pub async fn destroy(&self, protection: Protection, material: &[u8]) -> Result<(), Failure> {
+        match protection {
+            Protection::Hsm => self.vault()?.delete(material).await,
+            Protection::HsmWrapped | Protection::TpmSealed | Protection::Software => Ok(()),
+        }
+    }
+
+    fn vault(&self) -> Result<&Arc<dyn Vault>, Failure> {
+        self.vault.as_ref().ok_or_else(|| unavailable("no [token] is configured".to_owned()))
+    }
+
+    fn sealer(&self, protection: Protection) -> Result<&dyn Sealer, Failure> {
+        match protection {
+            Protection::HsmWrapped => self.wrapper.as_deref().ok_or("no [token] is configured"),
+            Protection::TpmSealed => self.tpm.as_deref().ok_or("no [tpm] is configured"),
+            Protection::Software => Ok(&InClear as &dyn Sealer),
+            Protection::Hsm => Err("a key in the token is never sealed"),
+        }
+        .map_err(|why| unavailable(why.to_owned()))
+    }
+}
+
+fn unavailable(why: String) -> Failure {
+    Failure::new(Reason::ProtectionUnavailable, why)
+}
+
+/// What a sealed secret is bound to, so that no record's secret opens as another's.
+fn context(id: &KeyId, version: u32, algorithm: Algorithm) -> Vec<u8> {
+    format!("keyd v1 {id} {version} {algorithm}").into_bytes()
+}
+
+/// The protection `software`: the secret lies in the record as it is. For development alone.
+struct InClear;
+
+impl Sealer for InClear {
+    fn seal<'a>(&'a self, secret: &'a Secret, _context: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Failure>> {
+        Box::pin(async { Ok(secret.expose().to_vec()) })
+    }
+
+    fn unseal<'a>(&'a self, blob: &'a [u8], _context: &'a [u8]) -> BoxFuture<'a, Result<Secret, Failure>> {
+        Box::pin(async { Ok(Secret::new(blob.to_vec())) })
+    }
+
+    fn health(&self) -> BoxFuture<'_, Health> {
+        Box::pin(async {
+            Health {
+                device: "software".to_owned(),
+                state: HealthState::Ok,
+                detail: "keys lie on disk in clear; for development alone".to_owned(),
+            }
+        })
+    }
+}

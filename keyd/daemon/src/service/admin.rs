@@ -1,0 +1,63 @@
+//! `keyd.v1.AdminService`.
+
+use keyd_api::v1;
+use keyd_api::v1::admin_service_server::AdminService;
+use keyd_core::{Health, Namespace, Operation};
+use tonic::{Request, Response, Status};
+
+use super::{Services, refuse};
+use crate::config::NamespaceTable;
+use crate::places::Places;
+
+/// What status needs beyond the keyring.
+pub struct Admin {
+    /// Seconds since 1970-01-01T00:00:00Z.
+    pub started_at: i64,
+    /// Whether secrets cannot be swapped out.
+    pub memory_locked: bool,
+    /// As configured.
+    pub namespaces: Vec<NamespaceTable>,
+    /// The devices to ask.
+    pub places: Places,
+}
+
+impl Admin {
+    /// The configured namespaces.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.namespaces.iter().map(|n| &n.name)
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for Services {
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        self.permit_node(&request, Operation::Status).map_err(refuse)?;
+        let admin = &self.admin;
+        let mut devices = Vec::new();
+        if let Some(vault) = &admin.places.vault {
+            devices.push(device(vault.health().await));
+        }
+        if let Some(tpm) = &admin.places.tpm {
+            devices.push(device(tpm.health().await));
+        }
+        let namespaces = admin.namespaces.iter().map(|n| v1::NamespaceStatus {
+            namespace: n.name.to_string(),
+            protections: n.protections.iter().map(ToString::to_string).collect(),
+            keys: u32::try_from(self.keyring.list(&n.name).len()).unwrap_or(u32::MAX),
+        });
+        Ok(Response::new(v1::StatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: admin.started_at,
+            devices,
+            namespaces: namespaces.collect(),
+            memory_locked: admin.memory_locked,
+        }))
+    }
+}
+
+fn device(health: Health) -> v1::Device {
+    v1::Device { device: health.device, state: health.state.name().to_owned(), detail: health.detail }
+}

@@ -1,0 +1,107 @@
+//! The local API: who calls, whether he may, and the answer.
+
+mod admin;
+mod binding;
+mod keys;
+mod tpm;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use keyd_api::{ENVELOPE, MESSAGE_LIMIT, status, v1};
+use keyd_core::{Caller, Failure, Namespace, Operation, Policy, Reason};
+use tonic::transport::server::{Router, UdsConnectInfo};
+use tonic::{Request, Status};
+
+pub use admin::Admin;
+pub use binding::Bindings;
+
+use crate::keyring::Keyring;
+
+/// What every service shares.
+#[derive(Clone)]
+pub struct Services {
+    policy: Arc<RwLock<Policy>>,
+    keyring: Keyring,
+    tpm: Option<Arc<keyd_tpm::Tpm>>,
+    bindings: Arc<Bindings>,
+    admin: Arc<Admin>,
+}
+
+impl Services {
+    /// The services over these parts.
+    pub fn new(policy: Policy, keyring: Keyring, tpm: Option<Arc<keyd_tpm::Tpm>>, admin: Admin) -> Self {
+        Self {
+            policy: Arc::new(RwLock::new(policy)),
+            keyring,
+            tpm,
+            bindings: Arc::default(),
+            admin: Arc::new(admin),
+        }
+    }
+
+    /// Puts another policy in force for every call from now on.
+    pub fn replace_policy(&self, policy: Policy) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    /// A gRPC router with all of them.
+    pub fn router(&self, calls_per_connection: usize) -> Router {
+        const LIMIT: usize = MESSAGE_LIMIT + ENVELOPE;
+        tonic::transport::Server::builder()
+            .concurrency_limit_per_connection(calls_per_connection)
+            .add_service(
+                v1::key_service_server::KeyServiceServer::new(self.clone()).max_decoding_message_size(LIMIT),
+            )
+            .add_service(
+                v1::tpm_service_server::TpmServiceServer::new(self.clone()).max_decoding_message_size(LIMIT),
+            )
+            .add_service(
+                v1::binding_service_server::BindingServiceServer::new(self.clone())
+                    .max_decoding_message_size(LIMIT),
+            )
+            .add_service(
+                v1::admin_service_server::AdminServiceServer::new(self.clone())
+                    .max_decoding_message_size(LIMIT),
+            )
+    }
+
+    /// Whether the caller of this request may do `operation` with `namespace`.
+    fn permit<T>(
+        &self,
+        request: &Request<T>,
+        operation: Operation,
+        namespace: &Namespace,
+    ) -> Result<(), Failure> {
+        let caller = caller(request)?;
+        let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+        policy.check(&caller, operation, namespace).inspect_err(|_| {
+            tracing::warn!(uid = caller.uid, pid = caller.pid, %operation, %namespace, "denied");
+        })
+    }
+
+    /// Whether the caller of this request may do `operation`, which is about the node.
+    fn permit_node<T>(&self, request: &Request<T>, operation: Operation) -> Result<(), Failure> {
+        let caller = caller(request)?;
+        let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+        policy.check_node(&caller, operation).inspect_err(|_| {
+            tracing::warn!(uid = caller.uid, pid = caller.pid, %operation, "denied");
+        })
+    }
+}
+
+/// Who is at the other end, as the kernel says.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Failure> {
+    request
+        .extensions()
+        .get::<UdsConnectInfo>()
+        .and_then(|info| info.peer_cred)
+        .map(|cred| Caller { uid: cred.uid(), gids: [cred.gid()].into(), pid: cred.pid() })
+        .ok_or_else(|| Failure::new(Reason::Denied, "the kernel does not say who is calling"))
+}
+
+fn refuse(failure: Failure) -> Status {
+    if status::code(failure.reason) == tonic::Code::Internal {
+        tracing::error!(reason = failure.reason.name(), %failure, "call failed");
+    }
+    status::from_failure(&failure)
+}

@@ -1,0 +1,74 @@
+# Sourced by the other scripts: stages with their times, and packages asked for once.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+peers=$root/target/peers
+logs=$root/target/logs
+mkdir -p "$peers" "$logs"
+
+# stage NAME COMMAND...: runs it, says how long it took, and on failure shows its last words.
+stage() {
+    local name=$1 start=$SECONDS
+    shift
+    echo "==> $name"
+    if "$@"; then
+        echo "<== $name: $((SECONDS - start)) s"
+    else
+        local code=$?
+        echo "<== $name FAILED after $((SECONDS - start)) s" >&2
+        return "$code"
+    fi
+}
+
+# quietly NAME COMMAND...: the same with the output in target/logs, whose end is shown on failure.
+quietly() {
+    local name=$1 start=$SECONDS log
+    log=$logs/$(tr -c 'a-z0-9\n' - <<<"${1,,}").log
+    shift
+    if "$@" >"$log" 2>&1 </dev/null; then
+        echo "    $name: $((SECONDS - start)) s"
+    else
+        local code=$?
+        echo "    $name FAILED after $((SECONDS - start)) s; the end of $log:" >&2
+        tail -n 25 "$log" >&2
+        return "$code"
+    fi
+}
+
+# together: waits for all background jobs, says every 20 s that it does, and fails if one of them failed.
+together() {
+    local start=$SECONDS pids failed=0 pid
+    pids=$(jobs -pr)
+    while [ -n "$(jobs -pr)" ]; do
+        sleep 1
+        if [ $(((SECONDS - start) % 20)) -eq 19 ]; then
+            echo "    ... $(jobs -pr | wc -l) still at work after $((SECONDS - start)) s"
+        fi
+    done
+    for pid in $pids; do wait "$pid" || failed=1; done
+    return "$failed"
+}
+
+# packages NAME...: installs those that are missing, as root or by sudo.
+packages() {
+    local missing=() name sudo=()
+    for name in "$@"; do
+        dpkg-query -W -f='${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || { echo "as root: apt-get install ${missing[*]}" >&2; return 1; }
+        echo "    sudo is for packages alone: ${missing[*]}"
+        sudo=(sudo)
+    fi
+    "${sudo[@]}" apt-get update -qq &&
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >"$logs/apt.log" 2>&1 ||
+        { tail -n 20 "$logs/apt.log" >&2; return 1; }
+}
+
+# unchanged MARK FILE...: whether a part was built from exactly these files.
+fingerprint() { cat "$@" | sha256sum | cut -d' ' -f1; }
+unchanged() {
+    local mark=$1
+    shift
+    [ -e "$mark" ] && [ "$(cat "$mark")" = "$(fingerprint "$@")" ]
+}

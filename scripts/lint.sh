@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Formatting, clippy, dependencies, scripts.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+cd "$root"
+
+deny() {
+    if [ ! -x "$peers/bin/cargo-deny" ]; then
+        cargo install --locked --quiet --root "$peers" cargo-deny@0.20.2
+    fi
+    "$peers/bin/cargo-deny" --all-features check
+}
+
+stage "packages" packages shellcheck pkg-config libclang-dev libtss2-dev
+stage "format" cargo fmt --all --check
+stage "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
+stage "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+stage "scripts" shellcheck -x scripts/*.sh tests/peers/install.sh .ci/run
+stage "dependencies" deny

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Runs every test; the real parts are installed (tests/peers/install.sh).
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+cd "$root"
+stage "tests" cargo test --locked --workspace
