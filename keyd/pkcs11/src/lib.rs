@@ -1,1 +1,35 @@
 //! PKCS#11 tokens, each behind a worker process.
+//!
+//! A vendor's PKCS#11 module is foreign code: it may crash, leak or hang. It is therefore loaded by a worker, the
+//! same program started again, and never by the process that serves keys. Calls go to the worker over a Unix
+//! socket, many at once; a worker that dies or hangs is replaced, and no caller waits longer than its deadline.
+//!
+//! [`Token`] is the side that serves, [`worker::run`] the side that loads the module, and [`init_token`] prepares
+//! a blank token.
+//!
+//! A signature comes back as the token made it. Whoever knows the public key must verify it before it leaves
+//! (`keyd_core::PublicKey::verify`): a faulty token can return a signature that gives the key away.
+
+mod config;
+mod ecdsa;
+mod error;
+mod frame;
+mod link;
+mod pin_gate;
+mod process;
+mod provision;
+mod supervisor;
+mod token;
+mod wire;
+pub mod worker;
+
+pub use config::{TokenConfig, TokenName, WorkerCommand};
+pub use provision::{NewToken, Provisioned, init_token};
+pub use token::{ObjectKind, Token, TokenObject};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks a mutex whose data no panic can leave half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,131 @@
+//! Keeps a token's worker running: started on demand, replaced when it ends, not in a storm.
+
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use keyd_core::Failure;
+use tokio::time::Instant;
+
+use crate::config::{TokenConfig, TokenName, WorkerCommand};
+use crate::link::Link;
+use crate::pin_gate::PinGate;
+use crate::wire::{Serve, Task};
+use crate::{lock, process};
+
+/// A worker that lived so long ended by chance, not by habit.
+const STEADY: Duration = Duration::from_secs(10);
+/// Pause before the third worker in a row that did not last; it doubles from there.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Owns the worker of one token.
+pub(crate) struct Supervisor {
+    config: TokenConfig,
+    command: WorkerCommand,
+    pin: Arc<PinGate>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    link: Option<Arc<Link>>,
+    /// Workers in a row that did not last.
+    short_lived: u32,
+    not_before: Option<Instant>,
+    farewell: Option<Failure>,
+}
+
+/// What a caller can do now.
+pub(crate) enum Next {
+    /// Call.
+    Ready(Arc<Link>),
+    /// Come again then: the last workers did not last.
+    Wait(Instant),
+}
+
+impl Supervisor {
+    pub fn new(config: TokenConfig, command: WorkerCommand) -> Self {
+        Self { config, command, pin: Arc::default(), state: Mutex::default() }
+    }
+
+    /// The worker, started if need be.
+    ///
+    /// # Errors
+    /// The PIN was refused; the program does not start; or, while a pause lasts, what the last worker said.
+    pub fn link(&self) -> Result<Next, Failure> {
+        self.pin.check()?;
+        let mut state = lock(&self.state);
+        if let Some(link) = &state.link {
+            let Some(ended) = link.ended() else { return Ok(Next::Ready(link.clone())) };
+            let lasted = ended.duration_since(link.started) >= STEADY;
+            state.farewell = link.farewell.get().cloned();
+            state.short_lived = if lasted { 0 } else { state.short_lived + 1 };
+            state.not_before = Some(ended + pause(state.short_lived));
+            state.link = None;
+        }
+        if let Some(at) = state.not_before.filter(|at| *at > Instant::now()) {
+            return state.farewell.clone().map_or(Ok(Next::Wait(at)), Err);
+        }
+        self.pin.check_start(&self.config.describe())?;
+        let link = self.start()?;
+        state.link = Some(link.clone());
+        Ok(Next::Ready(link))
+    }
+
+    /// Process id of the worker that serves now.
+    pub fn pid(&self) -> Option<u32> {
+        lock(&self.state).link.as_ref().filter(|link| link.ended().is_none()).map(|link| link.pid)
+    }
+
+    fn start(&self) -> Result<Arc<Link>, Failure> {
+        let config = &self.config;
+        let (label, serial) = match &config.token {
+            TokenName::Label(label) => (Some(label.clone()), None),
+            TokenName::Serial(serial) => (None, Some(serial.clone())),
+        };
+        let serve = Serve {
+            module: config.module.as_os_str().as_bytes().to_vec(),
+            label,
+            serial,
+            pin: config.pin.expose().to_vec(),
+            sessions: u32::try_from(config.sessions).unwrap_or(1),
+        };
+        let (child, socket) = process::start(&self.command, &config.environment, Task::Serve(serve))
+            .map_err(|error| error.into_failure(&config.describe()))?;
+        let link = Link::new(child, socket, config.sessions, config.call_deadline, self.pin.clone());
+        tracing::info!(pid = link.pid, module = %config.module.display(), "PKCS#11 worker started");
+        Ok(link)
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        if let Some(link) = lock(&self.state).link.take() {
+            link.close();
+        }
+    }
+}
+
+/// How long to wait after the `short_lived`th worker that did not last.
+fn pause(short_lived: u32) -> Duration {
+    match short_lived.checked_sub(2) {
+        None => Duration::ZERO,
+        Some(doublings) => FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(LONGEST_PAUSE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_replacement_is_at_once_and_the_pause_is_bounded() {
+        assert_eq!(pause(0), Duration::ZERO);
+        assert_eq!(pause(1), Duration::ZERO);
+        assert_eq!(pause(2), FIRST_PAUSE);
+        assert_eq!(pause(3), FIRST_PAUSE * 2);
+        assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
+    }
+}

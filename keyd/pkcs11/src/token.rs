@@ -1,0 +1,336 @@
+//! A token as the rest of keyd uses it.
+
+use std::time::Duration;
+
+use keyd_core::{
+    Algorithm, BoxFuture, Failure, Health, HealthState, KeyId, PublicKey, Reason, Sealer, Secret, SignInput,
+    Vault, VaultKey,
+};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::config::{TokenConfig, WorkerCommand};
+use crate::ecdsa;
+use crate::error::Error;
+use crate::frame::MESSAGE_LIMIT;
+use crate::link::Lost;
+use crate::supervisor::{Next, Supervisor};
+use crate::wire::{self, Answer, Operation, Request};
+
+/// Length of a CKA_ID, in bytes: random, so that two hosts that share a token never meet.
+const ID_LEN: usize = 16;
+/// Longest secret that is sealed, in bytes.
+const SECRET_LIMIT: usize = 64;
+/// Longest context of a sealed secret, in bytes.
+const CONTEXT_LIMIT: usize = 4096;
+/// Longest blob taken, in bytes: a secret, and what AES-GCM adds.
+const BLOB_LIMIT: usize = 256;
+/// How long [`Vault::health`] waits.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A PKCS#11 token behind a worker process.
+///
+/// It is a [`Vault`], whose handles are CKA_IDs of 16 bytes, and a [`Sealer`], which wraps under a token-resident
+/// AES-256 key (AES-GCM, NIST SP 800-38D). The worker is started by the first call. Signatures are not verified
+/// here; the crate's documentation says who must.
+///
+/// Every call fails with [`Reason::TokenAbsent`] while the module or token is missing, with
+/// [`Reason::TokenLockedOut`] for good once the token has refused the PIN, and with [`Reason::DeadlineExceeded`]
+/// where the token hangs.
+pub struct Token {
+    name: String,
+    patience: Duration,
+    supervisor: Supervisor,
+}
+
+/// A key object of keyd's in a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenObject {
+    /// CKA_ID; for a key the handle of its [`VaultKey`].
+    pub id: Vec<u8>,
+    /// CKA_LABEL: the key id, or the name of the wrapping key.
+    pub label: String,
+    /// What it is.
+    pub kind: ObjectKind,
+    /// CKA_SENSITIVE.
+    pub sensitive: bool,
+    /// CKA_EXTRACTABLE.
+    pub extractable: bool,
+}
+
+/// What a [`TokenObject`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// The private half of a key.
+    PrivateKey,
+    /// The public half of a key.
+    PublicKey,
+    /// The AES key that wraps secrets.
+    WrappingKey,
+}
+
+/// What becomes of a call whose worker died.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// It is made once more, of the next worker.
+    Once,
+    /// It may have changed the token, so it fails.
+    Never,
+}
+
+impl Token {
+    /// A token that is used as `config` says, in workers that `worker` starts. Nothing is started yet.
+    ///
+    /// # Errors
+    /// [`Reason::BadConfig`] for sessions, deadline or PIN out of bounds.
+    pub fn new(config: TokenConfig, worker: WorkerCommand) -> Result<Self, Failure> {
+        config.check()?;
+        Ok(Self {
+            name: config.describe(),
+            patience: config.call_deadline,
+            supervisor: Supervisor::new(config, worker),
+        })
+    }
+
+    /// The key objects that bear a label of keyd's, to be compared with keyd's own records.
+    ///
+    /// # Errors
+    /// The token could not be asked, or holds more objects than a listing may have.
+    pub async fn list_objects(&self) -> Result<Vec<TokenObject>, Failure> {
+        match self.call(Operation::List(()), Repeat::Once).await? {
+            Answer::Objects(list) => list.objects.into_iter().map(|object| self.object(object)).collect(),
+            _ => Err(self.misunderstood()),
+        }
+    }
+
+    /// Process id of the worker, while there is one.
+    pub fn worker_pid(&self) -> Option<u32> {
+        self.supervisor.pid()
+    }
+
+    async fn describe(&self) -> Result<wire::Description, Failure> {
+        match self.call(Operation::Describe(()), Repeat::Once).await? {
+            Answer::Description(description) => Ok(description),
+            _ => Err(self.misunderstood()),
+        }
+    }
+
+    async fn bytes(&self, operation: Operation, repeat: Repeat) -> Result<Vec<u8>, Failure> {
+        match self.call(operation, repeat).await? {
+            Answer::Bytes(bytes) => Ok(bytes),
+            _ => Err(self.misunderstood()),
+        }
+    }
+
+    async fn call(&self, operation: Operation, repeat: Repeat) -> Result<Answer, Failure> {
+        let deadline = Instant::now() + self.patience;
+        let exchange = self.exchange(operation, repeat, deadline);
+        match timeout_at(deadline, exchange).await {
+            Ok(Ok(Answer::Failed(failed))) => Err(Failure::from(&failed)),
+            Ok(other) => other,
+            Err(_) => Err(self.failure(Error::NoAnswer { after: self.patience })),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        operation: Operation,
+        repeat: Repeat,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        let mut request = Request { id: 0, operation: Some(operation) };
+        let mut died = false;
+        loop {
+            let link = match self.supervisor.link()? {
+                Next::Ready(link) => link,
+                Next::Wait(until) => {
+                    sleep_until(until).await;
+                    continue;
+                }
+            };
+            match link.call(&mut request, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(Lost::BeforeSending) => {}
+                Err(Lost::InFlight) if repeat == Repeat::Once && !died => died = true,
+                Err(Lost::InFlight) => return Err(self.failure(worker_died(&request))),
+                Err(Lost::Unsendable(error)) => {
+                    return Err(self.failure(Error::Protocol { what: error.to_string() }));
+                }
+            }
+        }
+    }
+
+    fn object(&self, object: wire::Object) -> Result<TokenObject, Failure> {
+        let kind = match object.class() {
+            wire::Class::Private => ObjectKind::PrivateKey,
+            wire::Class::Public => ObjectKind::PublicKey,
+            wire::Class::Wrapping => ObjectKind::WrappingKey,
+            wire::Class::Unspecified => return Err(self.misunderstood()),
+        };
+        let wire::Object { id, label, sensitive, extractable, .. } = object;
+        Ok(TokenObject { id, label, kind, sensitive, extractable })
+    }
+
+    async fn check_health(&self) -> Health {
+        let asked = timeout_at(Instant::now() + HEALTH_PATIENCE, self.describe()).await;
+        let asked = asked.unwrap_or_else(|_| Err(self.failure(Error::NoAnswer { after: HEALTH_PATIENCE })));
+        match asked {
+            Ok(wire::Description { product, algorithms, wraps }) => Health {
+                device: format!("{} ({product})", self.name),
+                state: HealthState::Ok,
+                detail: format!(
+                    "makes {}; {}",
+                    if algorithms.is_empty() { "no keys".to_owned() } else { algorithms.join(", ") },
+                    if wraps { "wraps with AES-GCM" } else { "cannot wrap" }
+                ),
+            },
+            Err(failure) => Health {
+                device: self.name.clone(),
+                state: match failure.reason {
+                    Reason::TokenLockedOut => HealthState::LockedOut,
+                    _ => HealthState::Absent,
+                },
+                detail: failure.message,
+            },
+        }
+    }
+
+    fn refuse(&self, message: String) -> Failure {
+        self.failure(Error::BadRequest { message })
+    }
+
+    fn misunderstood(&self) -> Failure {
+        self.failure(Error::Protocol { what: "an answer of another kind".to_owned() })
+    }
+
+    fn failure(&self, error: Error) -> Failure {
+        error.into_failure(&self.name)
+    }
+
+    fn check_handle(&self, handle: &[u8]) -> Result<(), Failure> {
+        if handle.len() == ID_LEN {
+            return Ok(());
+        }
+        Err(self.refuse(format!("a handle has {ID_LEN} bytes, this one {}", handle.len())))
+    }
+
+    /// What the token is given to sign.
+    fn data(&self, algorithm: Algorithm, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
+        match (input, algorithm.hash()) {
+            (SignInput::Message(message), None) if message.len() > MESSAGE_LIMIT => Err(self
+                .refuse(format!("a message has at most {MESSAGE_LIMIT} bytes, this one {}", message.len()))),
+            (SignInput::Message(message), None) => Ok(message.to_vec()),
+            (SignInput::Message(message), Some(hash)) => Ok(hash.digest(message)),
+            (SignInput::Digest { .. }, None) => {
+                Err(self.refuse(format!("{algorithm} signs whole messages, not digests")))
+            }
+            (SignInput::Digest { hash, digest }, Some(_)) if digest.len() != hash.digest_len() => Err(
+                self.refuse(format!("the digest has {} bytes and not {}", digest.len(), hash.digest_len()))
+            ),
+            (SignInput::Digest { digest, .. }, Some(_)) => Ok(ecdsa::leftmost(algorithm, digest).to_vec()),
+        }
+    }
+}
+
+fn worker_died(request: &Request) -> Error {
+    let left = match &request.operation {
+        Some(Operation::Create(create)) => format!(
+            "; the token may hold a key with CKA_ID {} that nobody uses. `keyd doctor` lists it",
+            hex::encode(&create.key)
+        ),
+        _ => " and so did its successor".to_owned(),
+    };
+    Error::WorkerDied { left }
+}
+
+// === impl Vault ===
+
+impl Vault for Token {
+    fn supports(&self, algorithm: Algorithm) -> BoxFuture<'_, Result<bool, Failure>> {
+        Box::pin(
+            async move { Ok(self.describe().await?.algorithms.iter().any(|name| name == algorithm.name())) },
+        )
+    }
+
+    fn create<'a>(&'a self, id: &'a KeyId, algorithm: Algorithm) -> BoxFuture<'a, Result<VaultKey, Failure>> {
+        Box::pin(async move {
+            let mut handle = vec![0; ID_LEN];
+            aws_lc_rs::rand::fill(&mut handle)
+                .map_err(|_| Failure::new(Reason::Internal, "the system gives no random bytes"))?;
+            let create = wire::Create {
+                key: handle.clone(),
+                label: id.to_string(),
+                algorithm: algorithm.name().to_owned(),
+            };
+            let raw = self.bytes(Operation::Create(create), Repeat::Never).await?;
+            Ok(VaultKey { handle, public_key: PublicKey::from_raw(algorithm, &raw)? })
+        })
+    }
+
+    fn sign<'a>(
+        &'a self,
+        handle: &'a [u8],
+        algorithm: Algorithm,
+        input: SignInput<'a>,
+    ) -> BoxFuture<'a, Result<Vec<u8>, Failure>> {
+        Box::pin(async move {
+            self.check_handle(handle)?;
+            let data = self.data(algorithm, input)?;
+            let sign = wire::Sign { key: handle.to_vec(), algorithm: algorithm.name().to_owned(), data };
+            let signature = self.bytes(Operation::Sign(sign), Repeat::Once).await?;
+            if algorithm.is_ml_dsa() {
+                return Ok(signature);
+            }
+            ecdsa::signature_to_der(algorithm, &signature)
+                .ok_or_else(|| self.failure(Error::Malformed { what: "the signature" }))
+        })
+    }
+
+    fn delete<'a>(&'a self, handle: &'a [u8]) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            self.check_handle(handle)?;
+            match self.call(Operation::Delete(handle.to_vec()), Repeat::Once).await? {
+                Answer::Done(()) => Ok(()),
+                _ => Err(self.misunderstood()),
+            }
+        })
+    }
+
+    fn health(&self) -> BoxFuture<'_, Health> {
+        Box::pin(self.check_health())
+    }
+}
+
+// === impl Sealer ===
+
+impl Sealer for Token {
+    fn seal<'a>(&'a self, secret: &'a Secret, context: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Failure>> {
+        Box::pin(async move {
+            if secret.len() > SECRET_LIMIT || context.len() > CONTEXT_LIMIT {
+                return Err(self.refuse(format!(
+                    "a secret has at most {SECRET_LIMIT} bytes and its context {CONTEXT_LIMIT}; these have {} and {}",
+                    secret.len(),
+                    context.len()
+                )));
+            }
+            let seal = wire::Seal { secret: secret.expose().to_vec(), context: context.to_vec() };
+            self.bytes(Operation::Seal(seal), Repeat::Once).await
+        })
+    }
+
+    fn unseal<'a>(&'a self, blob: &'a [u8], context: &'a [u8]) -> BoxFuture<'a, Result<Secret, Failure>> {
+        Box::pin(async move {
+            if blob.len() > BLOB_LIMIT || context.len() > CONTEXT_LIMIT {
+                return Err(self.failure(Error::DidNotOpen { source: None }));
+            }
+            let unseal = wire::Unseal { blob: blob.to_vec(), context: context.to_vec() };
+            match self.call(Operation::Unseal(unseal), Repeat::Once).await? {
+                Answer::Opened(mut opened) => Ok(Secret::new(std::mem::take(&mut opened.secret))),
+                _ => Err(self.misunderstood()),
+            }
+        })
+    }
+
+    fn health(&self) -> BoxFuture<'_, Health> {
+        Box::pin(self.check_health())
+    }
+}

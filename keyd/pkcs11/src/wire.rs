@@ -1,0 +1,260 @@
+//! What keyd and a worker say to each other. Both are the same build, so the numbers need no history.
+//!
+//! Messages that carry secrets print nothing and are wiped when dropped.
+
+use prost::{Enumeration, Message, Oneof};
+use zeroize::Zeroize;
+
+/// The first message to a worker: what it is for.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct Opening {
+    #[prost(oneof = "Task", tags = "1, 2")]
+    pub task: Option<Task>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+#[prost(skip_debug)]
+pub(crate) enum Task {
+    /// Answers requests until keyd closes the socket.
+    #[prost(message, tag = "1")]
+    Serve(Serve),
+    /// Initialises a blank token, answers once, and ends.
+    #[prost(message, tag = "2")]
+    Provision(Provision),
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct Serve {
+    #[prost(bytes = "vec", tag = "1")]
+    pub module: Vec<u8>,
+    /// One of label and serial.
+    #[prost(string, optional, tag = "2")]
+    pub label: Option<String>,
+    #[prost(string, optional, tag = "3")]
+    pub serial: Option<String>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub pin: Vec<u8>,
+    #[prost(uint32, tag = "5")]
+    pub sessions: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct Provision {
+    #[prost(bytes = "vec", tag = "1")]
+    pub module: Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub label: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub so_pin: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub user_pin: Vec<u8>,
+}
+
+/// A call.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct Request {
+    /// Comes back in the reply; from 1.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(oneof = "Operation", tags = "2, 3, 4, 5, 6, 7, 8")]
+    pub operation: Option<Operation>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+#[prost(skip_debug)]
+pub(crate) enum Operation {
+    /// Answered with bytes: the signature, `r || s` for elliptic curves.
+    #[prost(message, tag = "2")]
+    Sign(Sign),
+    /// Answered with bytes: the raw public key.
+    #[prost(message, tag = "3")]
+    Create(Create),
+    /// Destroys whatever has this CKA_ID.
+    #[prost(bytes, tag = "4")]
+    Delete(Vec<u8>),
+    /// Answered with bytes: the blob.
+    #[prost(message, tag = "5")]
+    Seal(Seal),
+    /// Answered with the secret.
+    #[prost(message, tag = "6")]
+    Unseal(Unseal),
+    #[prost(message, tag = "7")]
+    List(()),
+    #[prost(message, tag = "8")]
+    Describe(()),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Sign {
+    /// CKA_ID.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub algorithm: String,
+    /// The message for ML-DSA, the digest for elliptic curves.
+    #[prost(bytes = "vec", tag = "3")]
+    pub data: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Create {
+    /// CKA_ID.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub label: String,
+    #[prost(string, tag = "3")]
+    pub algorithm: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct Seal {
+    #[prost(bytes = "vec", tag = "1")]
+    pub secret: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub context: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Unseal {
+    #[prost(bytes = "vec", tag = "1")]
+    pub blob: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub context: Vec<u8>,
+}
+
+/// An answer, or news of the PIN.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct Reply {
+    /// The request's id; 0 for news that nobody asked for.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(oneof = "Answer", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    pub answer: Option<Answer>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+#[prost(skip_debug)]
+pub(crate) enum Answer {
+    #[prost(message, tag = "2")]
+    Failed(Failed),
+    #[prost(message, tag = "3")]
+    Done(()),
+    #[prost(bytes, tag = "4")]
+    Bytes(Vec<u8>),
+    #[prost(message, tag = "5")]
+    Opened(Opened),
+    #[prost(message, tag = "6")]
+    Objects(Objects),
+    #[prost(message, tag = "7")]
+    Description(Description),
+    /// Whether a token was initialised, or was there already.
+    #[prost(bool, tag = "8")]
+    Provisioned(bool),
+    #[prost(enumeration = "PinNews", tag = "9")]
+    Pin(i32),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Failed {
+    /// The name of a `keyd_core::Reason`.
+    #[prost(string, tag = "1")]
+    pub reason: String,
+    #[prost(string, tag = "2")]
+    pub message: String,
+    /// This worker is of no more use.
+    #[prost(bool, tag = "3")]
+    pub retire: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct Opened {
+    #[prost(bytes = "vec", tag = "1")]
+    pub secret: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Objects {
+    #[prost(message, repeated, tag = "1")]
+    pub objects: Vec<Object>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Object {
+    #[prost(bytes = "vec", tag = "1")]
+    pub id: Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub label: String,
+    #[prost(enumeration = "Class", tag = "3")]
+    pub class: i32,
+    #[prost(bool, tag = "4")]
+    pub sensitive: bool,
+    #[prost(bool, tag = "5")]
+    pub extractable: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+pub(crate) enum Class {
+    Unspecified = 0,
+    Private = 1,
+    Public = 2,
+    Wrapping = 3,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Description {
+    /// Maker and model, as the token says.
+    #[prost(string, tag = "1")]
+    pub product: String,
+    #[prost(string, repeated, tag = "2")]
+    pub algorithms: Vec<String>,
+    /// Whether it has AES-GCM.
+    #[prost(bool, tag = "3")]
+    pub wraps: bool,
+}
+
+/// What became of the PIN. Sent as it happens, so that it is known even if the worker dies the next moment; a
+/// refusal is sent as [`Failed`] with id 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+pub(crate) enum PinNews {
+    Unspecified = 0,
+    /// It is about to be presented.
+    Tried = 1,
+    Accepted = 2,
+    /// The token went away before it saw the PIN.
+    Untouched = 3,
+}
+
+// === wiping ===
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        self.pin.zeroize();
+    }
+}
+
+impl Drop for Provision {
+    fn drop(&mut self) {
+        self.so_pin.zeroize();
+        self.user_pin.zeroize();
+    }
+}
+
+impl Drop for Seal {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}

@@ -1,0 +1,93 @@
+//! One session thread's work: an operation in, an answer out.
+
+use std::sync::Arc;
+
+use cryptoki::session::Session;
+use keyd_core::Algorithm;
+
+use super::module::Module;
+use super::{inventory, keys, wrap};
+use crate::error::Error;
+use crate::wire::{Answer, Create, Opened, Operation, Seal, Sign, Unseal};
+
+/// Owns a session of its own.
+pub(super) struct Desk {
+    module: Arc<Module>,
+    session: Option<Session>,
+}
+
+/// Which errors let an operation be tried again, in a new session.
+type Retry = fn(&Error) -> bool;
+
+impl Desk {
+    pub fn new(module: Arc<Module>) -> Self {
+        Self { module, session: None }
+    }
+
+    /// Carries out an operation.
+    pub fn handle(&mut self, operation: Operation) -> Answer {
+        self.answer(operation).unwrap_or_else(|error| Answer::Failed(error.into_failed(&self.module.name())))
+    }
+
+    fn answer(&mut self, operation: Operation) -> Result<Answer, Error> {
+        let again: Retry = Error::is_worth_a_retry;
+        match operation {
+            Operation::Sign(Sign { key, algorithm, data }) => {
+                let algorithm = parse(&algorithm)?;
+                self.with_session(again, |module, session| {
+                    keys::sign(module, session, &key, algorithm, &data)
+                })
+                .map(Answer::Bytes)
+            }
+            Operation::Create(Create { key, label, algorithm }) => {
+                let algorithm = parse(&algorithm)?;
+                self.with_session(Error::is_lost_session, |_, session| {
+                    keys::create(session, &key, &label, algorithm)
+                })
+                .map(Answer::Bytes)
+            }
+            Operation::Delete(key) => self
+                .with_session(again, |module, session| keys::delete(module, session, &key))
+                .map(|()| Answer::Done(())),
+            Operation::Seal(Seal { ref secret, ref context }) => self
+                .with_session(again, |module, session| wrap::seal(module, session, secret, context))
+                .map(Answer::Bytes),
+            Operation::Unseal(Unseal { blob, context }) => self
+                .with_session(again, |module, session| wrap::unseal(module, session, &blob, &context))
+                .map(|secret| Answer::Opened(Opened { secret })),
+            Operation::List(()) => {
+                self.with_session(again, |_, session| inventory::list(session)).map(Answer::Objects)
+            }
+            Operation::Describe(()) => {
+                self.with_session(again, |module, _| inventory::describe(module)).map(Answer::Description)
+            }
+        }
+    }
+
+    /// Runs `work` in this thread's session, and once more in a new one where `retry` says so. A session in which
+    /// anything failed is thrown away, because an operation may stay active in it.
+    fn with_session<T>(
+        &mut self,
+        retry: Retry,
+        work: impl Fn(&Module, &Session) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        match self.attempt(&work) {
+            Err(error) if retry(&error) => self.attempt(&work),
+            result => result,
+        }
+    }
+
+    fn attempt<T>(&mut self, work: impl Fn(&Module, &Session) -> Result<T, Error>) -> Result<T, Error> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => self.module.open()?,
+        };
+        let done = work(&self.module, &session)?;
+        self.session = Some(session);
+        Ok(done)
+    }
+}
+
+fn parse(name: &str) -> Result<Algorithm, Error> {
+    name.parse().map_err(|_| Error::Protocol { what: format!("algorithm {name:?}") })
+}

@@ -1,0 +1,221 @@
+//! The vendor's module: loading, finding the token, and logging in at most once too often.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::error::RvError;
+use cryptoki::object::ObjectHandle;
+use cryptoki::session::{Session, SessionState, UserType};
+use cryptoki::slot::Slot;
+use cryptoki::types::AuthPin;
+
+use super::Replies;
+use crate::config::TokenName;
+use crate::error::{self, Error};
+use crate::lock;
+use crate::wire::{Answer, PinNews, Serve};
+
+/// Most key handles remembered.
+const HANDLES_LIMIT: usize = 4096;
+
+/// The module, shared by all session threads.
+pub(super) struct Module {
+    path: PathBuf,
+    token: TokenName,
+    pin: AuthPin,
+    replies: Arc<Replies>,
+    context: Mutex<Option<Pkcs11>>,
+    gate: Mutex<Gate>,
+    /// CKA_ID to private key. Handles of token objects hold across sessions, as long as the login lasts.
+    handles: Mutex<HashMap<Vec<u8>, ObjectHandle>>,
+    /// The wrapping key. Held while it is made, so that it is made once.
+    pub wrapping: Mutex<Option<ObjectHandle>>,
+}
+
+/// Whether the PIN may still be presented.
+enum Gate {
+    Open,
+    /// What the token said, as every later call is told.
+    Refused(String),
+    /// The token gave no verdict. Whether to try again is for keyd to decide, with a new worker.
+    Unjudged(String),
+}
+
+impl Module {
+    /// Takes over what `serve` says. Nothing is loaded yet.
+    pub fn new(serve: &mut Serve, replies: Arc<Replies>) -> io::Result<Self> {
+        let token = match (serve.label.take(), serve.serial.take()) {
+            (Some(label), None) => TokenName::Label(label),
+            (None, Some(serial)) => TokenName::Serial(serial),
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a token has a label or a serial number",
+                ));
+            }
+        };
+        Ok(Self {
+            path: OsString::from_vec(std::mem::take(&mut serve.module)).into(),
+            token,
+            pin: auth_pin(&serve.pin)?,
+            replies,
+            context: Mutex::default(),
+            gate: Mutex::new(Gate::Open),
+            handles: Mutex::default(),
+            wrapping: Mutex::default(),
+        })
+    }
+
+    /// The token as errors name it.
+    pub fn name(&self) -> String {
+        format!("{} ({})", self.token, self.path.display())
+    }
+
+    /// A session that is logged in.
+    pub fn open(&self) -> Result<Session, Error> {
+        let context = self.context()?;
+        let slot = self.slot(&context)?;
+        let session = context.open_rw_session(slot).map_err(Error::token("opening a session"))?;
+        self.login(&context, slot, &session)?;
+        Ok(session)
+    }
+
+    /// The module, loaded and initialised once.
+    pub fn context(&self) -> Result<Pkcs11, Error> {
+        let mut context = lock(&self.context);
+        if context.is_none() {
+            *context = Some(load(&self.path)?);
+        }
+        context.clone().ok_or_else(|| Error::Protocol { what: "no module".to_owned() })
+    }
+
+    /// The slot that holds the token now.
+    pub fn slot(&self, context: &Pkcs11) -> Result<Slot, Error> {
+        find_slot(context, &self.token)?.map_err(|present| Error::NoSuchToken { present })
+    }
+
+    /// The private key with this CKA_ID, searched with `find` unless it is known.
+    pub fn private_key(
+        &self,
+        id: &[u8],
+        find: impl FnOnce() -> Result<ObjectHandle, Error>,
+    ) -> Result<ObjectHandle, Error> {
+        if let Some(handle) = lock(&self.handles).get(id) {
+            return Ok(*handle);
+        }
+        let found = find()?;
+        let mut handles = lock(&self.handles);
+        if handles.len() >= HANDLES_LIMIT {
+            handles.clear();
+        }
+        handles.insert(id.to_vec(), found);
+        Ok(found)
+    }
+
+    /// Forgets a handle: its key is gone, or it failed.
+    pub fn forget(&self, id: &[u8]) {
+        lock(&self.handles).remove(id);
+    }
+
+    /// Logs in, unless another session has: login is the application's. One thread at a time, and never again
+    /// after a refusal.
+    fn login(&self, context: &Pkcs11, slot: Slot, session: &Session) -> Result<(), Error> {
+        let mut gate = lock(&self.gate);
+        match &*gate {
+            Gate::Open => {}
+            Gate::Refused(why) => return Err(Error::PinRefused { why: why.clone() }),
+            Gate::Unjudged(why) => return Err(Error::PinUnjudged { why: why.clone() }),
+        }
+        let info = session.get_session_info().map_err(Error::token("asking for the session's state"))?;
+        if matches!(info.session_state(), SessionState::RwUser | SessionState::RoUser) {
+            return Ok(());
+        }
+        let (verdict, result) = self.present(context, slot, session)?;
+        if let Some(verdict) = verdict {
+            *gate = verdict;
+        }
+        result
+    }
+
+    /// Presents the PIN. What became of it is told to keyd before anything else can happen.
+    fn present(
+        &self,
+        context: &Pkcs11,
+        slot: Slot,
+        session: &Session,
+    ) -> Result<(Option<Gate>, Result<(), Error>), Error> {
+        let info = context.get_token_info(slot).map_err(Error::token("asking for the token's state"))?;
+        if !info.user_pin_initialized() {
+            return Err(Error::PinNotSet);
+        }
+        if info.user_pin_locked() {
+            return Ok(self.refuse("it is locked".to_owned()));
+        }
+        if info.user_pin_final_try() {
+            self.replies.tell(Answer::Failed(Error::PinFinalTry.into_failed(&self.name())));
+            return Err(Error::PinFinalTry);
+        }
+        self.replies.tell(Answer::Pin(PinNews::Tried.into()));
+        Ok(match session.login(UserType::User, Some(&self.pin)) {
+            Err(e) if error::is(&e, error::PIN) => self.refuse(e.to_string()),
+            Err(source) if error::is(&source, error::GONE) || error::is(&source, error::LOST_SESSION) => {
+                self.replies.tell(Answer::Pin(PinNews::Untouched.into()));
+                (None, Err(Error::Token { doing: "logging in", source }))
+            }
+            Err(source) if !error::is(&source, &[RvError::UserAlreadyLoggedIn]) => {
+                let why = source.to_string();
+                (Some(Gate::Unjudged(why.clone())), Err(Error::PinUnjudged { why }))
+            }
+            Ok(()) | Err(_) => {
+                self.replies.tell(Answer::Pin(PinNews::Accepted.into()));
+                lock(&self.handles).clear();
+                *lock(&self.wrapping) = None;
+                (None, Ok(()))
+            }
+        })
+    }
+
+    fn refuse(&self, why: String) -> (Option<Gate>, Result<(), Error>) {
+        let refusal = Error::PinRefused { why: why.clone() };
+        self.replies.tell(Answer::Failed(refusal.into_failed(&self.name())));
+        (Some(Gate::Refused(why.clone())), Err(Error::PinRefused { why }))
+    }
+}
+
+/// Loads a module and initialises it for use by several threads.
+pub(super) fn load(path: &Path) -> Result<Pkcs11, Error> {
+    let unusable = |source| Error::ModuleUnusable { source };
+    let context = Pkcs11::new(path).map_err(unusable)?;
+    context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).map_err(unusable)?;
+    Ok(context)
+}
+
+/// The slot of the initialised token with this name, or the names of those that there are.
+pub(super) fn find_slot(context: &Pkcs11, token: &TokenName) -> Result<Result<Slot, Vec<String>>, Error> {
+    let mut present = Vec::new();
+    for slot in context.get_slots_with_token().map_err(Error::token("listing the slots"))? {
+        // A token that cannot be asked must not hide the others.
+        let Ok(info) = context.get_token_info(slot) else { continue };
+        let wanted = match token {
+            TokenName::Label(label) => info.label() == label,
+            TokenName::Serial(serial) => info.serial_number() == serial,
+        };
+        if wanted && info.token_initialized() {
+            return Ok(Ok(slot));
+        }
+        present.push(format!("{:?} (serial number {:?})", info.label(), info.serial_number()));
+    }
+    Ok(Err(present))
+}
+
+/// A PIN as cryptoki takes it; wiped when dropped.
+pub(super) fn auth_pin(bytes: &[u8]) -> io::Result<AuthPin> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a PIN is UTF-8"))?;
+    Ok(AuthPin::new(text.into()))
+}

@@ -1,0 +1,173 @@
+//! Workers that die or hang, and tokens that are not there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyd_core::{Algorithm, HealthState, Reason, SignInput, Vault};
+use keyd_pkcs11::{Token, TokenName, WorkerCommand};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::{Instant, sleep};
+
+use super::{create, kryoptic, sign, softhsm, token};
+
+fn signal(token: &Token, signal: Signal) -> u32 {
+    let pid = token.worker_pid().unwrap();
+    kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+    pid
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_signature_is_lost_when_the_worker_is_killed_under_load() {
+    let (_dir, config) = kryoptic();
+    let token = Arc::new(token(&config));
+    let key = Arc::new(create(&token, Algorithm::MlDsa65).await);
+    let clients: Vec<_> = (0..4)
+        .map(|client| {
+            let (token, key) = (token.clone(), key.clone());
+            tokio::spawn(async move {
+                for n in 0..100 {
+                    sign(&token, &key, format!("client {client}, message {n}").as_bytes()).await;
+                }
+            })
+        })
+        .collect();
+    let mut killed = Vec::new();
+    for _ in 0..3 {
+        sign(&token, &key, b"this worker serves").await;
+        sleep(Duration::from_millis(50)).await;
+        killed.push(signal(&token, Signal::SIGKILL));
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    assert!(!killed.contains(&token.worker_pid().unwrap()), "another worker serves");
+}
+
+#[tokio::test]
+async fn a_hung_worker_costs_a_deadline_and_is_replaced() {
+    let (_dir, mut config) = kryoptic();
+    config.call_deadline = Duration::from_secs(3);
+    let token = token(&config);
+    let key = create(&token, Algorithm::MlDsa44).await;
+    let hung = signal(&token, Signal::SIGSTOP);
+    let start = Instant::now();
+    let late = token.sign(&key.handle, Algorithm::MlDsa44, SignInput::Message(b"m")).await.unwrap_err();
+    assert_eq!(late.reason, Reason::DeadlineExceeded, "{late}");
+    assert!((3..6).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    create(&token, Algorithm::MlDsa44).await;
+    sign(&token, &key, b"the next worker").await;
+    assert_ne!(token.worker_pid(), Some(hung));
+}
+
+#[tokio::test]
+async fn a_hung_worker_is_replaced_also_when_its_callers_do_not_wait() {
+    let (_dir, mut config) = kryoptic();
+    config.call_deadline = Duration::from_secs(3);
+    let token = token(&config);
+    let key = create(&token, Algorithm::MlDsa44).await;
+    let hung = signal(&token, Signal::SIGSTOP);
+    let call = token.sign(&key.handle, Algorithm::MlDsa44, SignInput::Message(b"m"));
+    tokio::time::timeout(Duration::from_millis(100), call).await.unwrap_err();
+    assert_eq!(token.worker_pid(), Some(hung), "it has its time");
+    sign(&token, &key, b"waits for the next worker").await;
+    assert_ne!(token.worker_pid(), Some(hung));
+}
+
+#[tokio::test]
+async fn a_key_is_not_made_twice_when_the_worker_dies_over_it() {
+    let (_dir, config) = kryoptic();
+    let token = token(&config);
+    create(&token, Algorithm::MlDsa44).await;
+    signal(&token, Signal::SIGSTOP);
+    let id = "spire-server/x509-CA-B".parse().unwrap();
+    let (made, ()) = tokio::join!(token.create(&id, Algorithm::MlDsa44), async {
+        sleep(Duration::from_millis(200)).await;
+        signal(&token, Signal::SIGKILL);
+    });
+    let failure = made.unwrap_err();
+    assert_eq!(failure.reason, Reason::TokenFailed);
+    assert!(failure.message.contains("may hold a key with CKA_ID"), "{failure}");
+    assert_eq!(token.list_objects().await.unwrap().len(), 2, "one key, both halves");
+}
+
+#[tokio::test]
+async fn a_worker_ends_with_its_token() {
+    let (_dir, config) = softhsm();
+    let token = token(&config);
+    token.supports(Algorithm::EcP256).await.unwrap();
+    let pid = Pid::from_raw(token.worker_pid().unwrap().try_into().unwrap());
+    drop(token);
+    let start = Instant::now();
+    while kill(pid, None).is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(5), "the worker lives on");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_missing_module_is_named() {
+    let (_dir, mut config) = softhsm();
+    config.module = "/nonexistent/libvendor.so".into();
+    let token = token(&config);
+    for _ in 0..3 {
+        let absent = token.supports(Algorithm::EcP256).await.unwrap_err();
+        assert_eq!(absent.reason, Reason::TokenAbsent);
+        assert!(absent.message.contains("/nonexistent/libvendor.so"), "{absent}");
+    }
+    assert_eq!(Vault::health(&token).await.state, HealthState::Absent);
+}
+
+#[tokio::test]
+async fn a_wrong_label_is_told_with_those_that_there_are() {
+    let (_dir, mut config) = softhsm();
+    config.token = TokenName::Label("field-kat".into());
+    let absent = token(&config).supports(Algorithm::EcP256).await.unwrap_err();
+    assert_eq!(absent.reason, Reason::TokenAbsent);
+    assert!(absent.message.contains("\"field-kat\"") && absent.message.contains("\"field-kit\""), "{absent}");
+}
+
+#[tokio::test]
+async fn a_token_that_comes_back_is_found_without_a_restart() {
+    let (dir, config) = kryoptic();
+    let (settings, away) = (dir.path().join("kryoptic.conf"), dir.path().join("away"));
+    std::fs::rename(&settings, &away).unwrap();
+    let token = token(&config);
+    for _ in 0..3 {
+        let absent = token.supports(Algorithm::MlDsa65).await.unwrap_err();
+        assert_eq!(absent.reason, Reason::TokenAbsent);
+        assert!(absent.message.contains("none at all"), "{absent}");
+    }
+    std::fs::rename(&away, &settings).unwrap();
+    let start = Instant::now();
+    while token.supports(Algorithm::MlDsa65).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(10), "still not found");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let key = create(&token, Algorithm::MlDsa65).await;
+    sign(&token, &key, b"back").await;
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_last_is_not_started_in_a_storm() {
+    let (_dir, mut config) = softhsm();
+    config.call_deadline = Duration::from_secs(5);
+    let starts = _dir.path().join("starts");
+    let script = format!("echo started >> {}", starts.display());
+    let worker = WorkerCommand { program: "/bin/sh".into(), args: vec!["-c".into(), script] };
+    let token = Token::new(config, worker).unwrap();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        assert_eq!(token.delete(&[7; 16]).await.unwrap_err().reason, Reason::TokenFailed);
+    }
+    let count = std::fs::read_to_string(&starts).unwrap().lines().count();
+    assert!((2..10).contains(&count), "{count} starts");
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_named() {
+    let (_dir, config) = softhsm();
+    let worker = WorkerCommand { program: "/nonexistent/keyd".into(), args: vec![] };
+    let failure = Token::new(config, worker).unwrap().delete(&[7; 16]).await.unwrap_err();
+    assert!(failure.message.contains("/nonexistent/keyd"), "{failure}");
+}
