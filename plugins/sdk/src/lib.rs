@@ -7,14 +7,15 @@
 //! use keyd_core::Failure;
 //! use plugin_sdk::proto::keymanager::server::key_manager_server::{KeyManager, KeyManagerServer};
 //! # use plugin_sdk::proto::keymanager::server::*;
-//! use plugin_sdk::{Configured, Deadline, Plugin, Services};
+//! use plugin_sdk::{Configured, Deadline, KeydSocket, Plugin, Services};
 //! use tonic::{Request, Response, Status};
 //!
 //! /// plugin_data
 //! #[derive(serde::Deserialize)]
 //! #[serde(deny_unknown_fields)]
 //! struct Config {
-//!     socket: String,
+//!     #[serde(default)]
+//!     socket: KeydSocket,
 //! }
 //!
 //! struct Keys {
@@ -24,7 +25,7 @@
 //! impl Plugin for Keys {
 //!     type Config = Config;
 //!     async fn configure(config: Config, _trust_domain: &str) -> Result<Self, Failure> {
-//!         Ok(Self { keyd: keyd_api::Client::new(&config.socket) })
+//!         Ok(Self { keyd: config.socket.client() })
 //!     }
 //! }
 //!
@@ -66,6 +67,7 @@ mod goplugin;
 mod hcl;
 mod hclog;
 mod init;
+mod keyd;
 mod patience;
 mod plugin_type;
 pub mod proto;
@@ -77,6 +79,7 @@ use std::pin::Pin;
 pub use config::{Configured, Plugin};
 pub use error::Error;
 pub use goplugin::held_open;
+pub use keyd::KeydSocket;
 pub use patience::Deadline;
 pub use plugin_type::PluginType;
 pub use serve::{GrpcService, Services, run};
