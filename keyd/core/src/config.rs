@@ -35,8 +35,8 @@ fn position(text: &str, offset: usize) -> String {
     format!(":{line}:{column}")
 }
 
-/// The known key nearest to the unknown one. serde names both in its message, each in backticks, the unknown first.
-fn suggestion(message: &str) -> Option<&str> {
+/// The known key nearest to the unknown one that a serde message names. serde puts both in backticks, the unknown first.
+pub fn suggestion(message: &str) -> Option<&str> {
     if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
         return None;
     }

@@ -1,3 +1,22 @@
 //! The one plugin binary: it is the plugin that SPIRE asks for.
 
-fn main() {}
+use std::process::ExitCode;
+
+use plugin_sdk::PluginType;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let services = match PluginType::asked_for() {
+        Some(PluginType::KeyManager) => plugin_keymanager::services(),
+        Some(PluginType::UpstreamAuthority) => plugin_upstreamauthority::services(),
+        // To come: the services of these two crates.
+        Some(PluginType::NodeAttestor | PluginType::CredentialComposer) | None => {
+            eprintln!(
+                "This is a plugin of SPIRE, which starts it: name it as plugin_cmd of a KeyManager or an \
+                 UpstreamAuthority in SPIRE's configuration."
+            );
+            return ExitCode::FAILURE;
+        }
+    };
+    plugin_sdk::run(services).await
+}

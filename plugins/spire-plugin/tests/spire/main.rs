@@ -1,0 +1,210 @@
+//! The plugins under the real spire-server and spire-agent.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
+mod keyd;
+
+use std::path::Path;
+use std::time::Duration;
+
+use keyd_core::Algorithm;
+use keyd_x509::{Certificate, parse_pem_chain};
+use peers::spire::{AgentConfig, Language, ServerConfig, SpireAgent, SpireServer};
+use tokio::time::{Instant, sleep};
+
+use crate::keyd::Keyd;
+
+const PLUGIN: &str = env!("CARGO_BIN_EXE_keyd-spire-plugin");
+const DOMAIN: &str = "plugins.test";
+
+fn plugins_hcl(keyd: &Keyd, root: &Path) -> String {
+    let (socket, root) = (keyd.socket(), root.display());
+    format!(
+        r#"
+NodeAttestor "join_token" {{ plugin_data {{}} }}
+KeyManager "keyd" {{
+  plugin_cmd = "{PLUGIN}"
+  plugin_data {{
+    # The server's own keys.
+    socket = "{socket}"
+    namespace = "spire-server"
+    x509_ca_algorithm = "ml-dsa-65"
+  }}
+}}
+UpstreamAuthority "keyd" {{
+  plugin_cmd = "{PLUGIN}"
+  plugin_data {{
+    socket = "{socket}"
+    root_key = "spire-root/root"
+    root_certificate = "{root}"
+  }}
+}}
+"#
+    )
+}
+
+fn plugins_json(keyd: &Keyd, root: &Path) -> String {
+    let (socket, root) = (keyd.socket(), root.display());
+    format!(
+        r#"
+"KeyManager": {{ "keyd": {{ "plugin_cmd": "{PLUGIN}", "plugin_data": {{
+  "socket": "{socket}", "namespace": "spire-server", "x509_ca_algorithm": "ml-dsa-65" }} }} }},
+"UpstreamAuthority": {{ "keyd": {{ "plugin_cmd": "{PLUGIN}", "plugin_data": {{
+  "socket": "{socket}", "root_key": "spire-root/root", "root_certificate": "{root}" }} }} }}
+"#
+    )
+}
+
+fn chain(file: &Path) -> Vec<Certificate> {
+    parse_pem_chain("test", &std::fs::read(file).unwrap()).unwrap()
+}
+
+fn algorithm(certificate: &Certificate) -> Algorithm {
+    certificate.public_key().unwrap().algorithm()
+}
+
+/// Lines of SPIRE's log that say something is wrong with a plugin.
+fn complaints(log: &str) -> Vec<&str> {
+    let about_plugin = |l: &&str| {
+        l.contains("level=error")
+            || l.contains("Unsupported plugin service")
+            || l.contains("Please report this bug")
+    };
+    log.lines().filter(about_plugin).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_issues_under_an_ml_dsa_ca_and_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyd = Keyd::start(dir.path());
+    let root = keyd.root(DOMAIN, dir.path()).await;
+    let config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
+    let server = SpireServer::start(dir.path(), &config).await.unwrap();
+
+    let minted = server.mint("spiffe://plugins.test/web").await.unwrap();
+    let svid = chain(&minted.svid);
+    assert_eq!(svid.len(), 2, "the leaf and SPIRE's CA");
+    assert_eq!(svid[0].leaf_spiffe_id().unwrap().as_str(), "spiffe://plugins.test/web");
+    assert_eq!(algorithm(&svid[1]), Algorithm::MlDsa65);
+    assert_eq!(svid[1].uri_id().unwrap().as_str(), "spiffe://plugins.test");
+    assert_eq!(chain(&minted.bundle), chain(&root), "the bundle is keyd's root");
+    assert_eq!(keyd.algorithms("spire-server")["x509-CA-A"], Algorithm::MlDsa65);
+    assert_eq!(keyd.algorithms("spire-server")["JWT-Signer-A"], Algorithm::EcP256);
+
+    let pid = server.pid().unwrap();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let before = Instant::now();
+    // As systemd does it: to the plugins too.
+    for child in children.split_whitespace() {
+        let child = nix::unistd::Pid::from_raw(child.parse().unwrap());
+        nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGTERM).unwrap();
+    }
+    let log = server.log_file().to_owned();
+    server.stop().await.unwrap();
+    assert!(before.elapsed() < Duration::from_secs(2), "{:?}", before.elapsed());
+    let log = std::fs::read_to_string(log).unwrap();
+    assert_eq!(complaints(&log), [""; 0], "{log}");
+    assert!(log.contains("level=info msg=\"Issued SPIRE's CA\""), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_in_json_works_too_and_a_restart_keeps_the_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyd = Keyd::start(dir.path());
+    let root = keyd.root(DOMAIN, dir.path()).await;
+    let mut config = ServerConfig::hcl(DOMAIN, plugins_json(&keyd, &root)).unwrap();
+    config.language = Language::Json;
+
+    let first = SpireServer::start(dir.path(), &config).await.unwrap();
+    let old = chain(&first.mint("spiffe://plugins.test/a").await.unwrap().svid);
+    first.stop().await.unwrap();
+    let second = SpireServer::start(dir.path(), &config).await.unwrap();
+    let new = second.mint("spiffe://plugins.test/a").await.unwrap();
+    assert_ne!(chain(&new.svid)[1], old[1], "SPIRE makes a new CA");
+    assert_eq!(chain(&new.bundle), chain(&root));
+    assert!(second.log().unwrap().contains("jwt_keys=1"), "the JWT key is found again");
+    second.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_keyd_is_waited_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut keyd = Keyd::start(dir.path());
+    let root = keyd.root(DOMAIN, dir.path()).await;
+    let config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
+    let server = SpireServer::start(dir.path(), &config).await.unwrap();
+
+    keyd.go_away();
+    let (minted, ()) = tokio::join!(server.mint("spiffe://plugins.test/web"), async {
+        sleep(Duration::from_secs(3)).await;
+        keyd.come_back();
+    });
+    minted.unwrap();
+    assert!(server.log().unwrap().contains("Trying again"));
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_in_plugin_data_ends_the_server_with_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyd = Keyd::start(dir.path());
+    let root = keyd.root(DOMAIN, dir.path()).await;
+    let good = plugins_hcl(&keyd, &root);
+    for (plugins, wanted) in [
+        (good.replace("namespace =", "namespaec ="), "unknown field `namespaec`"),
+        (good.replace("ml-dsa-65", "ml-dsa65"), "Did you mean ml-dsa-65?"),
+        (good.replace("root.pem", "none.pem"), "none.pem: No such file or directory"),
+        (good.replace("\"spire-root/root\"", "\"root\""), "it must be NAMESPACE/NAME"),
+    ] {
+        let config = ServerConfig::hcl(DOMAIN, plugins).unwrap();
+        let Err(error) = SpireServer::start(dir.path(), &config).await else {
+            panic!("{wanted}: it started")
+        };
+        assert!(format!("{error:#}").contains(wanted), "{wanted}: {error:#}");
+    }
+    let other = ServerConfig::hcl("other.test", good).unwrap();
+    let Err(error) = SpireServer::start(dir.path(), &other).await else { panic!("it started") };
+    assert!(error.to_string().contains("SPIRE's trust domain is other.test"), "{error:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_keeps_its_key_in_keyd() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyd = Keyd::start(dir.path());
+    let root = keyd.root(DOMAIN, dir.path()).await;
+    let config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
+    let server = SpireServer::start(&dir.path().join("s"), &config).await.unwrap();
+    let node = "spiffe://plugins.test/node";
+    let uid = format!("unix:uid:{}", nix::unistd::getuid());
+    server.entry_create(node, "spiffe://plugins.test/app", &[&uid]).await.unwrap();
+
+    let agent = AgentConfig {
+        trust_domain: DOMAIN.to_owned(),
+        server_port: config.port,
+        bundle: server.bundle().await.unwrap(),
+        join_token: Some(server.join_token(node).await.unwrap()),
+        settings: String::new(),
+        plugins: format!(
+            r#"
+NodeAttestor "join_token" {{ plugin_data {{}} }}
+WorkloadAttestor "unix" {{ plugin_data {{}} }}
+KeyManager "keyd" {{
+  plugin_cmd = "{PLUGIN}"
+  plugin_data {{
+    socket = "{}"
+    namespace = "spire-agent"
+  }}
+}}
+"#,
+            keyd.socket()
+        ),
+    };
+    let agent = SpireAgent::start(&dir.path().join("a"), &agent).await.unwrap();
+    let svid = agent.fetch().await.unwrap();
+    assert_eq!(chain(&svid.svid)[0].leaf_spiffe_id().unwrap().as_str(), "spiffe://plugins.test/app");
+    assert_eq!(keyd.algorithms("spire-agent")["agent-svid-A"], Algorithm::EcP256);
+    let log = agent.log().unwrap();
+    assert_eq!(complaints(&log), [""; 0], "{log}");
+    agent.stop().await.unwrap();
+    server.stop().await.unwrap();
+}
