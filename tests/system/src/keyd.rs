@@ -1,0 +1,121 @@
+//! A keyd of its own directory: configuration, state, socket and log.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use anyhow::{Context, Result, bail};
+use keyd_api::Client;
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::binary;
+use crate::service::Service;
+
+/// A running keyd; killed when dropped.
+pub struct Keyd {
+    service: Service,
+    dir: PathBuf,
+}
+
+impl Keyd {
+    /// Writes `keyd.toml` into `dir`, with socket and state directory there and `rest` after them, and starts keyd.
+    ///
+    /// # Errors
+    /// With the end of its log, when it does not come up.
+    pub async fn start(dir: &Path, rest: &str) -> Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let own = format!("socket = \"{0}/keyd.sock\"\nstate_dir = \"{0}/state\"\n", dir.display());
+        std::fs::write(dir.join("keyd.toml"), own + rest)?;
+        Self::restart(dir).await
+    }
+
+    /// Starts keyd on a directory that [`Keyd::start`] or provisioning prepared.
+    ///
+    /// # Errors
+    /// With the end of its log, when it does not come up.
+    pub async fn restart(dir: &Path) -> Result<Self> {
+        let config = dir.join("keyd.toml");
+        let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
+        let mut service = Service::spawn(&binary("keyd")?, args, &dir.join("keyd.log"))?;
+        service.listens_on(&dir.join("keyd.sock")).await?;
+        Ok(Self { service, dir: dir.to_owned() })
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("keyd.sock")
+    }
+
+    /// A client of it.
+    pub fn client(&self) -> Client {
+        Client::new(self.socket())
+    }
+
+    /// Runs `keyd ARGS` against it.
+    ///
+    /// # Errors
+    /// The program cannot be run.
+    pub async fn output(&self, args: &[&str]) -> Result<Output> {
+        let mut command = Command::new(binary("keyd")?);
+        command.args(args).env("KEYD_SOCKET", self.socket()).stdin(Stdio::null()).kill_on_drop(true);
+        Ok(command.output().await?)
+    }
+
+    /// Runs `keyd --json ARGS` against it.
+    ///
+    /// # Errors
+    /// What keyd said, when it refused.
+    pub async fn json(&self, args: &[&str]) -> Result<Value> {
+        let output = self.output(&[&["--json"], args].concat()).await?;
+        if !output.status.success() {
+            bail!("keyd {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("keyd {} printed no JSON", args.join(" ")))
+    }
+
+    /// The process.
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn kill(self) -> Result<()> {
+        self.service.kill().await
+    }
+
+    /// SIGTERM, and the wait for an orderly end.
+    ///
+    /// # Errors
+    /// It does not end in time, or not with success.
+    pub async fn stop(self) -> Result<()> {
+        self.service.stop().await
+    }
+}
+
+/// The `[token]` table for a token whose PIN lies in `pin_file`.
+pub fn token_table(token: &peers::token::Token, pin_file: &Path) -> String {
+    let environment: Vec<_> =
+        token.environment.iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
+    format!(
+        "[token]\nmodule = {:?}\nlabel = {:?}\npin_file = {pin_file:?}\nenvironment = {{ {} }}\n",
+        token.module,
+        token.label,
+        environment.join(", ")
+    )
+}
+
+/// Writes a file that only this user may read.
+///
+/// # Errors
+/// The file's.
+pub fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    Ok(file.write_all(text.as_bytes())?)
+}
