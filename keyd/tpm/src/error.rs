@@ -79,8 +79,7 @@ impl Error {
     /// As the caller sees it: what is wrong with which TPM, and what to do.
     pub(crate) fn into_failure(self, config: &TpmConfig) -> Failure {
         let (reason, advice) = self.classify();
-        let cause =
-            std::error::Error::source(&self).map(|_| format!(": {}", self.cause())).unwrap_or_default();
+        let cause = self.cause().map(|cause| format!(": {cause}")).unwrap_or_default();
         Failure::new(reason, format!("TPM {}: {self}{cause}. {advice}", config.tcti))
     }
 
@@ -125,20 +124,20 @@ impl Error {
     }
 
     /// The cause with the number that a search finds.
-    fn cause(&self) -> String {
+    fn cause(&self) -> Option<String> {
         let (Self::Connect(source)
         | Self::Command { source, .. }
         | Self::NotOurs(source)
         | Self::OtherCredential(source)) = self
         else {
-            return String::new();
+            return None;
         };
-        match code::number(source) {
+        Some(match code::number(source) {
             Some(number) if code::is_answer(source) => format!("{source} ({number:#x})"),
             // The binding reads codes of the other layers as if they were the TPM's.
             Some(number) => format!("code {number:#x}"),
             None => source.to_string(),
-        }
+        })
     }
 }
 
