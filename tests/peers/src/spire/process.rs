@@ -31,22 +31,27 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Runs `binary run -config FILE ARGS` with its output appended to `log`, until its health check says yes.
+    /// Runs `NAME run -config FILE ARGS`, until its health check says yes. Under `dir` it has its temporary files in
+    /// `tmp`, and its output is appended to `NAME.log`.
     pub(super) async fn start(
         name: &str,
+        dir: &Path,
         config: &Path,
         args: &[&str],
         socket: PathBuf,
-        log: PathBuf,
     ) -> Result<Self> {
         let binary = crate::dir().join("spire").join(name);
         ensure!(binary.exists(), "{} is missing; tests/peers/install.sh builds it", binary.display());
+        let tmp = dir.join("tmp");
+        std::fs::create_dir_all(&tmp)?;
+        let log = dir.join(name).with_extension("log");
         let output = OpenOptions::new().create(true).append(true).open(&log)?;
         let child = Command::new(&binary)
             .arg("run")
             .arg("-config")
             .arg(config)
             .args(args)
+            .env("TMPDIR", tmp)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)

@@ -97,7 +97,7 @@ plugins {{
 }
 
 impl SpireServer {
-    /// Starts a server whose configuration, data, socket and log are under `dir`, and waits until it is healthy. `dir`
+    /// Starts a server whose configuration, data, socket, log and temporary files are under `dir`, and waits until it is healthy. `dir`
     /// should be short: a socket's path has 107 bytes at most.
     ///
     /// # Errors
@@ -109,8 +109,7 @@ impl SpireServer {
             Language::Json => "server.json",
         });
         std::fs::write(&file, config.text(dir))?;
-        let (socket, log) = (dir.join("api.sock"), dir.join("server.log"));
-        let process = Process::start("spire-server", &file, &[], socket, log).await?;
+        let process = Process::start("spire-server", dir, &file, &[], dir.join("api.sock")).await?;
         Ok(Self { process, dir: dir.to_owned() })
     }
 
