@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+mod key_manager;
 mod keyd;
+mod plugin;
+mod upstream_authority;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -189,6 +192,19 @@ async fn a_wrong_key_in_plugin_data_ends_the_server_with_a_sentence() {
     let other = ServerConfig::hcl("other.test", good).unwrap();
     let Err(error) = SpireServer::start(dir.path(), &other).await else { panic!("it started") };
     assert!(error.to_string().contains("SPIRE's trust domain is other.test"), "{error:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spires_validate_command_checks_plugin_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyd = Keyd::start(dir.path());
+    let root = keyd.root(DOMAIN, dir.path()).await;
+    let mut config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
+    config.validate(dir.path()).await.unwrap();
+    config.plugins = config.plugins.replace("root_key", "rootkey");
+    let error = config.validate(dir.path()).await.unwrap_err().to_string();
+    assert!(error.contains("unknown field `rootkey`"), "{error}");
+    assert!(error.contains("Did you mean"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

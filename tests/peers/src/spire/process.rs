@@ -40,8 +40,7 @@ impl Process {
         args: &[&str],
         socket: PathBuf,
     ) -> Result<Self> {
-        let binary = crate::dir().join("spire").join(name);
-        ensure!(binary.exists(), "{} is missing; tests/peers/install.sh builds it", binary.display());
+        let binary = binary(name)?;
         let tmp = dir.join("tmp");
         std::fs::create_dir_all(&tmp)?;
         let log = dir.join(name).with_extension("log");
@@ -81,12 +80,8 @@ impl Process {
     /// Runs `binary ARGS -socketPath SOCKET` and gives what it printed.
     pub(super) async fn command(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.binary);
-        command.args(args).arg("-socketPath").arg(&self.socket).stdin(Stdio::null()).kill_on_drop(true);
-        let Output { status, stdout, stderr } =
-            timeout(COMMAND, command.output()).await.with_context(|| format!("{args:?} hangs"))??;
-        let text = String::from_utf8_lossy(&stdout).into_owned();
-        ensure!(status.success(), "{args:?}: {status}: {text}{}", String::from_utf8_lossy(&stderr));
-        Ok(text)
+        command.args(args).arg("-socketPath").arg(&self.socket);
+        run(command).await
     }
 
     /// SIGTERM, and the wait for an orderly end.
@@ -111,4 +106,21 @@ impl Process {
         let lines: Vec<&str> = text.lines().collect();
         lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("\n")
     }
+}
+
+/// Where a binary of SPIRE's is.
+pub(super) fn binary(name: &str) -> Result<PathBuf> {
+    let binary = crate::dir().join("spire").join(name);
+    ensure!(binary.exists(), "{} is missing; tests/peers/install.sh builds it", binary.display());
+    Ok(binary)
+}
+
+/// Runs a command to its end and gives what it printed on stdout.
+pub(super) async fn run(mut command: Command) -> Result<String> {
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let Output { status, stdout, stderr } =
+        timeout(COMMAND, command.output()).await.with_context(|| format!("{command:?} hangs"))??;
+    let text = String::from_utf8_lossy(&stdout).into_owned();
+    ensure!(status.success(), "{command:?}: {status}: {text}{}", String::from_utf8_lossy(&stderr));
+    Ok(text)
 }
