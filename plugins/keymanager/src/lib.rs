@@ -40,7 +40,8 @@ impl Plugin for Keys {
     type Config = Config;
 
     async fn configure(config: Config, _trust_domain: &str) -> Result<Self, Failure> {
-        tracing::info!(namespace = %config.namespace, x509_ca_algorithm = ?config.x509_ca_algorithm, "Configured");
+        let x509_ca_algorithm = config.x509_ca_algorithm.map_or("as SPIRE asks", Algorithm::name);
+        tracing::info!(namespace = %config.namespace, x509_ca_algorithm, "Configured");
         Ok(Self::new(config.socket.client(), config.namespace, config.x509_ca_algorithm))
     }
 }

@@ -5,9 +5,9 @@ mod packages {
     include!(concat!(env!("OUT_DIR"), "/packages.rs"));
 }
 
-pub(crate) use packages::plugin as goplugin;
-pub(crate) use packages::spire::service::common::config::v1 as config;
-pub(crate) use packages::spire::service::private::init::v1 as init;
+pub use packages::plugin as goplugin;
+pub use packages::spire::service::common::config::v1 as config;
+pub use packages::spire::service::private::init::v1 as init;
 
 pub use packages::spire::plugin::server::credentialcomposer::v1 as credentialcomposer;
 pub use packages::spire::plugin::server::upstreamauthority::v1 as upstreamauthority;

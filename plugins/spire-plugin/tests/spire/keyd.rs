@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use keyd_api::status::from_failure;
 use keyd_api::v1::key_service_server::{KeyService, KeyServiceServer};
@@ -64,13 +65,12 @@ impl Keyd {
         keys.iter().filter_map(|(id, (_, key))| Some((of(id)?, key.public_key().algorithm()))).collect()
     }
 
-    /// Makes a root's key and certificate; the file that holds it.
+    /// Makes a root's key and its certificate of ten days; the file that holds it.
     pub async fn root(&self, trust_domain: &str, dir: &Path) -> PathBuf {
         let key = Arc::new(generate(Algorithm::MlDsa87).unwrap());
         self.keys.lock().unwrap().insert("spire-root/root".to_owned(), (1, Arc::clone(&key)));
         let trust_domain: TrustDomain = trust_domain.parse().unwrap();
-        let validity =
-            Validity::starting(std::time::SystemTime::now(), std::time::Duration::from_secs(10 * 86_400));
+        let validity = Validity::starting(SystemTime::now(), Duration::from_secs(10 * 86_400));
         let root = self_signed_root(&Software(key), &trust_domain, validity).await.unwrap();
         let file = dir.join("root.pem");
         std::fs::write(&file, to_pem([&root]).unwrap()).unwrap();
@@ -78,7 +78,7 @@ impl Keyd {
     }
 }
 
-fn generate(algorithm: Algorithm) -> Result<SoftKey, Failure> {
+pub fn generate(algorithm: Algorithm) -> Result<SoftKey, Failure> {
     SoftKey::from_secret(algorithm, &SoftKey::generate_secret(algorithm)?)
 }
 
@@ -89,7 +89,8 @@ impl Drop for Keyd {
     }
 }
 
-struct Software(Arc<SoftKey>);
+/// A key in this process, for roots and certificate requests.
+pub struct Software(pub Arc<SoftKey>);
 
 impl Signer for Software {
     fn public_key(&self) -> &PublicKey {

@@ -2,8 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+mod key_manager;
 mod keyd;
+mod plugin;
+mod upstream_authority;
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
@@ -65,12 +70,17 @@ fn algorithm(certificate: &Certificate) -> Algorithm {
 
 /// Lines of SPIRE's log that say something is wrong with a plugin.
 fn complaints(log: &str) -> Vec<&str> {
-    let about_plugin = |l: &&str| {
-        l.contains("level=error")
-            || l.contains("Unsupported plugin service")
-            || l.contains("Please report this bug")
+    let is_one = |line: &&str| {
+        (line.contains("plugin") && line.contains("level=error"))
+            || ["Unsupported plugin service", "report this bug"].iter().any(|words| line.contains(words))
     };
-    log.lines().filter(about_plugin).collect()
+    log.lines().filter(is_one).collect()
+}
+
+/// Directories of plugins' sockets under SPIRE's directory for temporary files.
+fn sockets(spire: &Path) -> BTreeSet<OsString> {
+    let entries = std::fs::read_dir(spire.join("tmp")).unwrap().map(|e| e.unwrap().file_name());
+    entries.filter(|name| name.to_string_lossy().starts_with("keyd-plugin-")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,8 +110,10 @@ async fn a_server_issues_under_an_ml_dsa_ca_and_root() {
         nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGTERM).unwrap();
     }
     let log = server.log_file().to_owned();
+    assert_eq!(sockets(dir.path()).len(), 2);
     server.stop().await.unwrap();
     assert!(before.elapsed() < Duration::from_secs(2), "{:?}", before.elapsed());
+    assert!(sockets(dir.path()).is_empty());
     let log = std::fs::read_to_string(log).unwrap();
     assert_eq!(complaints(&log), [""; 0], "{log}");
     assert!(log.contains("level=info msg=\"Issued SPIRE's CA\""), "{log}");
@@ -124,6 +136,21 @@ async fn a_configuration_in_json_works_too_and_a_restart_keeps_the_root() {
     assert_eq!(chain(&new.bundle), chain(&root));
     assert!(second.log().unwrap().contains("jwt_keys=1"), "the JWT key is found again");
     second.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_leaves_sockets_that_its_next_start_removes() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyd = Keyd::start(dir.path());
+    let root = keyd.root(DOMAIN, dir.path()).await;
+    let config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
+    SpireServer::start(dir.path(), &config).await.unwrap().kill().await.unwrap();
+    let dead = sockets(dir.path());
+    assert_eq!(dead.len(), 2);
+
+    let server = SpireServer::start(dir.path(), &config).await.unwrap();
+    assert!(sockets(dir.path()).is_disjoint(&dead));
+    server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,6 +192,19 @@ async fn a_wrong_key_in_plugin_data_ends_the_server_with_a_sentence() {
     let other = ServerConfig::hcl("other.test", good).unwrap();
     let Err(error) = SpireServer::start(dir.path(), &other).await else { panic!("it started") };
     assert!(error.to_string().contains("SPIRE's trust domain is other.test"), "{error:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spires_validate_command_checks_plugin_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyd = Keyd::start(dir.path());
+    let root = keyd.root(DOMAIN, dir.path()).await;
+    let mut config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
+    config.validate(dir.path()).await.unwrap();
+    config.plugins = config.plugins.replace("root_key", "rootkey");
+    let error = config.validate(dir.path()).await.unwrap_err().to_string();
+    assert!(error.contains("unknown field `rootkey`"), "{error}");
+    assert!(error.contains("Did you mean"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

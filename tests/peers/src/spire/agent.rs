@@ -61,7 +61,7 @@ plugins {{
 }
 
 impl SpireAgent {
-    /// Starts an agent whose configuration, data, socket and log are under `dir`, and waits until it is attested and
+    /// Starts an agent whose configuration, data, socket, log and temporary files are under `dir`, and waits until it is attested and
     /// healthy. `dir` should be short: a socket's path has 107 bytes at most.
     ///
     /// # Errors
@@ -72,8 +72,7 @@ impl SpireAgent {
         let file = dir.join("agent.conf");
         std::fs::write(&file, config.text(dir))?;
         let token: Vec<&str> = config.join_token.iter().flat_map(|t| ["-joinToken", t]).collect();
-        let (socket, log) = (dir.join("agent.sock"), dir.join("agent.log"));
-        let process = Process::start("spire-agent", &file, &token, socket, log).await?;
+        let process = Process::start("spire-agent", dir, &file, &token, dir.join("agent.sock")).await?;
         Ok(Self { process, dir: dir.to_owned() })
     }
 

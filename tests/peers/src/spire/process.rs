@@ -31,22 +31,26 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Runs `binary run -config FILE ARGS` with its output appended to `log`, until its health check says yes.
+    /// Runs `NAME run -config FILE ARGS`, until its health check says yes. Under `dir` it has its temporary files in
+    /// `tmp`, and its output is appended to `NAME.log`.
     pub(super) async fn start(
         name: &str,
+        dir: &Path,
         config: &Path,
         args: &[&str],
         socket: PathBuf,
-        log: PathBuf,
     ) -> Result<Self> {
-        let binary = crate::dir().join("spire").join(name);
-        ensure!(binary.exists(), "{} is missing; tests/peers/install.sh builds it", binary.display());
+        let binary = binary(name)?;
+        let tmp = dir.join("tmp");
+        std::fs::create_dir_all(&tmp)?;
+        let log = dir.join(name).with_extension("log");
         let output = OpenOptions::new().create(true).append(true).open(&log)?;
         let child = Command::new(&binary)
             .arg("run")
             .arg("-config")
             .arg(config)
             .args(args)
+            .env("TMPDIR", tmp)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -76,12 +80,8 @@ impl Process {
     /// Runs `binary ARGS -socketPath SOCKET` and gives what it printed.
     pub(super) async fn command(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.binary);
-        command.args(args).arg("-socketPath").arg(&self.socket).stdin(Stdio::null()).kill_on_drop(true);
-        let Output { status, stdout, stderr } =
-            timeout(COMMAND, command.output()).await.with_context(|| format!("{args:?} hangs"))??;
-        let text = String::from_utf8_lossy(&stdout).into_owned();
-        ensure!(status.success(), "{args:?}: {status}: {text}{}", String::from_utf8_lossy(&stderr));
-        Ok(text)
+        command.args(args).arg("-socketPath").arg(&self.socket);
+        run(command).await
     }
 
     /// SIGTERM, and the wait for an orderly end.
@@ -106,4 +106,21 @@ impl Process {
         let lines: Vec<&str> = text.lines().collect();
         lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("\n")
     }
+}
+
+/// Where a binary of SPIRE's is.
+pub(super) fn binary(name: &str) -> Result<PathBuf> {
+    let binary = crate::dir().join("spire").join(name);
+    ensure!(binary.exists(), "{} is missing; tests/peers/install.sh builds it", binary.display());
+    Ok(binary)
+}
+
+/// Runs a command to its end and gives what it printed on stdout.
+pub(super) async fn run(mut command: Command) -> Result<String> {
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let Output { status, stdout, stderr } =
+        timeout(COMMAND, command.output()).await.with_context(|| format!("{command:?} hangs"))??;
+    let text = String::from_utf8_lossy(&stdout).into_owned();
+    ensure!(status.success(), "{command:?}: {status}: {text}{}", String::from_utf8_lossy(&stderr));
+    Ok(text)
 }

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use tokio::process::Command;
 
 use super::free_port;
-use super::process::Process;
+use super::process::{Process, binary, run};
 
 /// What a server is started with.
 #[derive(Clone, Debug)]
@@ -63,6 +64,27 @@ impl ServerConfig {
         })
     }
 
+    /// `spire-server validate`, which also starts the plugins; what it printed.
+    ///
+    /// # Errors
+    /// The command's, when SPIRE or a plugin finds the configuration wrong.
+    pub async fn validate(&self, dir: &Path) -> Result<String> {
+        let file = self.write(dir)?;
+        let mut command = Command::new(binary("spire-server")?);
+        command.arg("validate").arg("-config").arg(file);
+        run(command).await
+    }
+
+    fn write(&self, dir: &Path) -> Result<PathBuf> {
+        std::fs::create_dir_all(dir.join("data"))?;
+        let file = dir.join(match self.language {
+            Language::Hcl => "server.conf",
+            Language::Json => "server.json",
+        });
+        std::fs::write(&file, self.text(dir))?;
+        Ok(file)
+    }
+
     fn text(&self, dir: &Path) -> String {
         let Self { trust_domain, port, settings, plugins, .. } = self;
         let dir = dir.display();
@@ -97,20 +119,14 @@ plugins {{
 }
 
 impl SpireServer {
-    /// Starts a server whose configuration, data, socket and log are under `dir`, and waits until it is healthy. `dir`
+    /// Starts a server whose configuration, data, socket, log and temporary files are under `dir`, and waits until it is healthy. `dir`
     /// should be short: a socket's path has 107 bytes at most.
     ///
     /// # Errors
     /// With the end of its log, when the server ends or does not become healthy in time.
     pub async fn start(dir: &Path, config: &ServerConfig) -> Result<Self> {
-        std::fs::create_dir_all(dir.join("data"))?;
-        let file = dir.join(match config.language {
-            Language::Hcl => "server.conf",
-            Language::Json => "server.json",
-        });
-        std::fs::write(&file, config.text(dir))?;
-        let (socket, log) = (dir.join("api.sock"), dir.join("server.log"));
-        let process = Process::start("spire-server", &file, &[], socket, log).await?;
+        let file = config.write(dir)?;
+        let process = Process::start("spire-server", dir, &file, &[], dir.join("api.sock")).await?;
         Ok(Self { process, dir: dir.to_owned() })
     }
 
