@@ -32,7 +32,8 @@ pub struct EkRoots(Vec<TrustAnchor<'static>>);
 pub struct Vouched {
     /// The endorsement key.
     pub key: EkKey,
-    /// Who made the TPM, as `IBM`; `None` where the certificate does not say.
+    /// Who made the TPM, as `IBM`, or `id:00001014` where the vendor id is no text; `None` where the certificate does
+    /// not say.
     pub manufacturer: Option<String>,
 }
 
@@ -147,7 +148,7 @@ fn vendor(value: &AttributeValue) -> Result<String, Refusal> {
     }
     match std::str::from_utf8(name) {
         Ok(name) if !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()) => Ok(name.to_owned()),
-        // Some ids are numbers, not text.
-        _ => Ok(hex::encode(id)),
+        // Some ids are numbers, not text; swtpm writes IBM's number, id:00001014.
+        _ => Ok(format!("id:{}", hex::encode_upper(id))),
     }
 }

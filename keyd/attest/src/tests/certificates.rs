@@ -45,7 +45,7 @@ fn manufacturers_are_named_as_their_registry_spells_them() {
         roots.verify(&authority.issue(tpm.ek_spki(), issue), at(1)).map(|v| v.manufacturer)
     };
     assert_eq!(manufacturer(Some("id:53544D20")).unwrap().as_deref(), Some("STM"));
-    assert_eq!(manufacturer(Some("id:00001014")).unwrap().as_deref(), Some("00001014"));
+    assert_eq!(manufacturer(Some("id:00001014")).unwrap().as_deref(), Some("id:00001014"));
     assert_eq!(manufacturer(None).unwrap(), None);
     for odd in ["IBM", "id:49", "id:zzzzzzzz"] {
         assert!(matches!(manufacturer(Some(odd)), Err(Refusal::EkCertificateMalformed { .. })), "{odd}");
