@@ -9,11 +9,12 @@ async fn main() -> ExitCode {
     let services = match PluginType::asked_for() {
         Some(PluginType::KeyManager) => plugin_keymanager::services(),
         Some(PluginType::UpstreamAuthority) => plugin_upstreamauthority::services(),
-        // To come: the services of these two crates.
-        Some(PluginType::NodeAttestor | PluginType::CredentialComposer) | None => {
+        Some(PluginType::NodeAttestor) => plugin_nodeattestor::services(),
+        Some(PluginType::CredentialComposer) => plugin_credentialcomposer::services(),
+        None => {
             eprintln!(
-                "This is a plugin of SPIRE, which starts it: name it as plugin_cmd of a KeyManager or an \
-                 UpstreamAuthority in SPIRE's configuration."
+                "This is a plugin of SPIRE, which starts it: name it as plugin_cmd of a KeyManager, UpstreamAuthority, \
+                 NodeAttestor or CredentialComposer in SPIRE's configuration."
             );
             return ExitCode::FAILURE;
         }

@@ -1,0 +1,89 @@
+//! What a server judges by, read from its files anew for each attestation, so that a manifest counts once it is there.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use keyd_attest::{EkRoots, Enrolled, PcrSet, Policy, Verifier};
+use keyd_core::{Failure, Reason};
+
+/// Largest file of roots or manifests, in bytes.
+const FILE_LIMIT: u64 = 64 << 20; // 64 MiB
+/// Most entries of a directory of manifests.
+const ENTRIES: usize = 100_000;
+
+/// Where the policy is.
+#[derive(Clone, Debug)]
+pub(crate) struct PolicyFiles {
+    pub(crate) ek_roots: Option<PathBuf>,
+    pub(crate) enrolled: Option<PathBuf>,
+    pub(crate) pcrs: PcrSet,
+}
+
+impl PolicyFiles {
+    /// A verifier by what the files say now.
+    ///
+    /// # Errors
+    /// [`Reason::BadConfig`] for a file that cannot be read, or holds what it should not; never a laxer policy.
+    pub(crate) async fn verifier(&self) -> Result<Verifier, Failure> {
+        let files = self.clone();
+        let read = tokio::task::spawn_blocking(move || files.read());
+        read.await.map_err(|e| Failure::new(Reason::Internal, format!("reading the policy: {e}")))?
+    }
+
+    fn read(&self) -> Result<Verifier, Failure> {
+        let ek_roots = self.ek_roots.as_deref().map(read_roots).transpose()?;
+        let enrolled = self.enrolled.as_deref().map(read_enrolled).transpose()?;
+        Ok(Verifier::new(Policy { ek_roots, enrolled, pcrs: self.pcrs })?)
+    }
+}
+
+fn read_roots(file: &Path) -> Result<EkRoots, Failure> {
+    let pem = read_limited(file).map_err(|e| unreadable("ek_roots", file, &e))?;
+    EkRoots::from_pem(&pem)
+        .map_err(|e| Failure::new(Reason::BadConfig, format!("{} in {}", e, file.display())))
+}
+
+fn read_enrolled(path: &Path) -> Result<Enrolled, Failure> {
+    let files = manifest_files(path).map_err(|e| unreadable("enrolled", path, &e))?;
+    let text = |file: PathBuf| {
+        let text = read_limited(&file).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+        let text = text.map_err(|e| unreadable("enrolled", &file, &e))?;
+        Ok((file.display().to_string(), text))
+    };
+    let texts = files.into_iter().map(text).collect::<Result<Vec<_>, Failure>>()?;
+    Ok(Enrolled::from_texts(texts)?)
+}
+
+/// The file itself, or the `.json` files of a directory.
+fn manifest_files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !fs::metadata(path)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for (count, entry) in fs::read_dir(path)?.enumerate() {
+        if count >= ENTRIES {
+            return Err(io::Error::other(format!("more than {ENTRIES} entries")));
+        }
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == "json") {
+            files.push(file);
+        }
+    }
+    // The order decides which of two conflicting manifests is blamed.
+    files.sort();
+    Ok(files)
+}
+
+fn read_limited(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(FILE_LIMIT + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > FILE_LIMIT {
+        true => Err(io::Error::other(format!("larger than {FILE_LIMIT} bytes"))),
+        false => Ok(bytes),
+    }
+}
+
+fn unreadable(key: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::new(Reason::BadConfig, format!("{key} {}: {error}", path.display()))
+}
