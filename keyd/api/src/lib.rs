@@ -1,8 +1,10 @@
 //! The local API of keyd, `keyd.v1`: gRPC over a Unix socket.
 //!
 //! [`v1`] is generated from `proto/keyd/v1/keyd.proto`. [`Client`] speaks it in keyd's own types. [`status`] is the one
-//! place where a [`keyd_core::Failure`] becomes a gRPC status and back.
+//! place where a [`keyd_core::Failure`] becomes a gRPC status and back. [`agent`] is what keyd-agent offers workloads,
+//! `keyd.agent.v1`.
 
+pub mod agent;
 mod client;
 mod connect;
 pub mod status;

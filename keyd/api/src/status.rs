@@ -40,8 +40,13 @@ pub fn from_failure(failure: &Failure) -> Status {
     Status::with_error_details(code(failure.reason), failure.message.clone(), details)
 }
 
-/// What a status says, in keyd's terms. `socket` names the server in the sentence when it could not be reached.
+/// What a status of keyd says, in keyd's terms. `socket` names the server in the sentence when it could not be reached.
 pub fn to_failure(status: &Status, socket: &str) -> Failure {
+    failure_of("keyd", status, socket)
+}
+
+/// The same for any of our servers, `keyd` or `keyd-agent`.
+pub(crate) fn failure_of(server: &str, status: &Status, socket: &str) -> Failure {
     let named = status
         .get_details_error_info()
         .filter(|info| info.domain == DOMAIN)
@@ -51,7 +56,7 @@ pub fn to_failure(status: &Status, socket: &str) -> Failure {
     }
     match status.code() {
         Code::DeadlineExceeded | Code::Cancelled => {
-            Failure::new(Reason::DeadlineExceeded, format!("keyd on {socket} did not answer in time"))
+            Failure::new(Reason::DeadlineExceeded, format!("{server} on {socket} did not answer in time"))
         }
         Code::OutOfRange | Code::ResourceExhausted => Failure::new(
             Reason::LimitExceeded,
@@ -62,13 +67,14 @@ pub fn to_failure(status: &Status, socket: &str) -> Failure {
             Failure::new(
                 Reason::Unreachable,
                 format!(
-                    "cannot reach keyd on {socket}{cause}. Is it running (keyd serve), and may this user open the socket?"
+                    "cannot reach {server} on {socket}{cause}. Is it running ({server} serve), and may this user open the socket?"
                 ),
             )
         }
-        code => {
-            Failure::new(Reason::Internal, format!("keyd on {socket} answered {code}: {}", status.message()))
-        }
+        code => Failure::new(
+            Reason::Internal,
+            format!("{server} on {socket} answered {code}: {}", status.message()),
+        ),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `tests/peers/install.sh` puts what no package brings into `target/peers`.
 
+pub mod openssl;
 pub mod spire;
 pub mod swtpm;
 pub mod token;

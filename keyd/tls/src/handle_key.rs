@@ -1,0 +1,99 @@
+//! A private key that stays where it is.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+
+use keyd_core::{Algorithm, BoxFuture, Failure, PublicKey, Reason};
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::sign::{Signer, SigningKey};
+use rustls::{OtherError, SignatureAlgorithm, SignatureScheme};
+use tokio::time::Instant;
+
+use crate::handshake::Running;
+
+/// Whoever holds a private key: keyd, or an agent that signs by handle.
+pub trait RemoteSigner: Send + Sync {
+    /// Signs a whole message; raw bytes for ML-DSA, DER `ECDSA-Sig-Value` for elliptic curves.
+    fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Failure>>;
+}
+
+/// A key as rustls wants to see it, whose signatures come from a [`RemoteSigner`]. It signs within a handshake of
+/// [`crate::Handshakes`] alone, where the wait holds up nobody else; anywhere else it fails and says so.
+#[derive(Clone)]
+pub struct HandleKey {
+    public_key: PublicKey,
+    signer: Arc<dyn RemoteSigner>,
+}
+
+impl HandleKey {
+    /// The key that belongs to `public_key`, held by `signer`.
+    pub fn new(public_key: PublicKey, signer: Arc<dyn RemoteSigner>) -> Self {
+        Self { public_key, signer }
+    }
+
+    fn signature_scheme(&self) -> SignatureScheme {
+        match self.public_key.algorithm() {
+            Algorithm::MlDsa44 => SignatureScheme::ML_DSA_44,
+            Algorithm::MlDsa65 => SignatureScheme::ML_DSA_65,
+            Algorithm::MlDsa87 => SignatureScheme::ML_DSA_87,
+            Algorithm::EcP256 => SignatureScheme::ECDSA_NISTP256_SHA256,
+            Algorithm::EcP384 => SignatureScheme::ECDSA_NISTP384_SHA384,
+        }
+    }
+
+    fn sign_remotely(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
+        let running = Running::current().ok_or_else(|| {
+            Failure::new(Reason::Internal, "a key by handle signs in an Acceptor or Connector alone")
+        })?;
+        let (sender, receiver) = sync_channel(1);
+        let (signer, message) = (Arc::clone(&self.signer), message.to_vec());
+        let task = running.signers.spawn(async move {
+            let answer = signer.sign(&message).await;
+            // The handshake may be over; then nobody waits.
+            let _ = sender.send(answer);
+        });
+        let left = running.deadline.saturating_duration_since(Instant::now());
+        let answer = tokio::task::block_in_place(|| receiver.recv_timeout(left));
+        task.abort();
+        answer.unwrap_or_else(|error| {
+            Err(match error {
+                RecvTimeoutError::Timeout => {
+                    Failure::new(Reason::DeadlineExceeded, "no signature before the handshake's deadline")
+                }
+                RecvTimeoutError::Disconnected => Failure::new(Reason::Internal, "the signer gave no answer"),
+            })
+        })
+    }
+}
+
+impl fmt::Debug for HandleKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HandleKey({:?})", self.public_key)
+    }
+}
+
+impl SigningKey for HandleKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        offered.contains(&self.signature_scheme()).then(|| Box::new(self.clone()) as Box<dyn Signer>)
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        Some(self.public_key.spki().into())
+    }
+
+    // Asked by TLS 1.2 alone.
+    fn algorithm(&self) -> SignatureAlgorithm {
+        SignatureAlgorithm::Unknown(0)
+    }
+}
+
+impl Signer for HandleKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        self.sign_remotely(message).map_err(|failure| rustls::Error::Other(OtherError(Arc::new(failure))))
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.signature_scheme()
+    }
+}
