@@ -74,6 +74,9 @@ pub struct References {
 pub struct EkCertificate(pub Vec<u8>);
 
 impl Manifest {
+    /// The version that this release writes and reads.
+    pub const VERSION: u32 = VERSION;
+
     /// Reads every manifest in `text`, one JSON object after another. `file` names the text in refusals.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 mod ca;
 mod config;
 mod key;
-//NODEMOD
+mod node;
 mod output;
 mod serve;
 mod status;
@@ -50,6 +50,9 @@ enum Command {
     /// Make the root of a trust domain
     #[command(subcommand)]
     Ca(ca::Ca),
+    /// See this node's TPM, as a server that attests it will know it
+    #[command(subcommand)]
+    Node(node::Node),
     /// Prepare a PKCS#11 token
     #[command(subcommand)]
     Token(token::Token),
@@ -89,7 +92,7 @@ async fn ask(command: Command, socket: &Path, output: &Output) -> Result<(), Fai
     match command {
         Command::Key(key) => key.run(&client, output).await,
         Command::Ca(ca) => ca.run(&client, output).await,
-        //NODERUN node.run(&client, output).await,
+        Command::Node(node) => node.run(&client, output).await,
         Command::Token(token) => token.run(output).await,
         Command::Status => status::run(&client, output).await,
         Command::Config(config) => config.run(output),
