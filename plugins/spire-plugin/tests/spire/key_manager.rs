@@ -72,7 +72,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, sentence: 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_sign_every_digest_that_spire_sends() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path());
+    let keyd = Keyd::start(dir.path()).await;
     let mut manager = KeyManager::start(&keyd, dir.path(), "spire-server").await;
     for (id, key_type) in [("ec-p256", KeyType::EcP256), ("ec-p384", KeyType::EcP384)] {
         let made = manager.generate(id, key_type).await.unwrap();
@@ -96,7 +96,7 @@ async fn keys_sign_every_digest_that_spire_sends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ml_dsa_ca_signs_whole_messages_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path());
+    let keyd = Keyd::start(dir.path()).await;
     let mut manager = KeyManager::start(&keyd, dir.path(), "spire-server").await;
     let made = manager.generate("x509-CA-A", KeyType::EcP256).await.unwrap();
     let key = PublicKey::from_spki(&made.pkix_data).unwrap();
@@ -114,7 +114,7 @@ async fn an_ml_dsa_ca_signs_whole_messages_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_the_same_id_replaces_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path());
+    let keyd = Keyd::start(dir.path()).await;
     let mut manager = KeyManager::start(&keyd, dir.path(), "spire-server").await;
     let old = manager.generate("id", KeyType::EcP256).await.unwrap();
     let new = manager.generate("id", KeyType::EcP384).await.unwrap();
@@ -128,7 +128,7 @@ async fn a_key_of_the_same_id_replaces_the_old_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_namespace_is_out_of_reach() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path());
+    let keyd = Keyd::start(dir.path()).await;
     let mut server = KeyManager::start(&keyd, dir.path(), "spire-server").await;
     server.generate("JWT-Signer-A", KeyType::EcP256).await.unwrap();
     let mut agent = KeyManager::start(&keyd, dir.path(), "spire").await;
@@ -141,7 +141,7 @@ async fn another_namespace_is_out_of_reach() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_are_in_the_words_that_spire_expects() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path());
+    let keyd = Keyd::start(dir.path()).await;
     let mut manager = KeyManager::start(&keyd, dir.path(), "spire-server").await;
     let sha256 = hash(HashAlgorithm::Sha256);
     let digest = [7; 32];

@@ -86,8 +86,8 @@ fn sockets(spire: &Path) -> BTreeSet<OsString> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_issues_under_an_ml_dsa_ca_and_root() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path());
-    let root = keyd.root(DOMAIN, dir.path()).await;
+    let keyd = Keyd::start(dir.path()).await;
+    let root = keyd.root(DOMAIN).await;
     let config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
     let server = SpireServer::start(dir.path(), &config).await.unwrap();
 
@@ -98,8 +98,8 @@ async fn a_server_issues_under_an_ml_dsa_ca_and_root() {
     assert_eq!(algorithm(&svid[1]), Algorithm::MlDsa65);
     assert_eq!(svid[1].uri_id().unwrap().as_str(), "spiffe://plugins.test");
     assert_eq!(chain(&minted.bundle), chain(&root), "the bundle is keyd's root");
-    assert_eq!(keyd.algorithms("spire-server")["x509-CA-A"], Algorithm::MlDsa65);
-    assert_eq!(keyd.algorithms("spire-server")["JWT-Signer-A"], Algorithm::EcP256);
+    assert_eq!(keyd.algorithms("spire-server").await["x509-CA-A"], Algorithm::MlDsa65);
+    assert_eq!(keyd.algorithms("spire-server").await["JWT-Signer-A"], Algorithm::EcP256);
 
     let pid = server.pid().unwrap();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
@@ -122,8 +122,8 @@ async fn a_server_issues_under_an_ml_dsa_ca_and_root() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_in_json_works_too_and_a_restart_keeps_the_root() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path());
-    let root = keyd.root(DOMAIN, dir.path()).await;
+    let keyd = Keyd::start(dir.path()).await;
+    let root = keyd.root(DOMAIN).await;
     let mut config = ServerConfig::hcl(DOMAIN, plugins_json(&keyd, &root)).unwrap();
     config.language = Language::Json;
 
@@ -141,8 +141,8 @@ async fn a_configuration_in_json_works_too_and_a_restart_keeps_the_root() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_leaves_sockets_that_its_next_start_removes() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path());
-    let root = keyd.root(DOMAIN, dir.path()).await;
+    let keyd = Keyd::start(dir.path()).await;
+    let root = keyd.root(DOMAIN).await;
     let config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
     SpireServer::start(dir.path(), &config).await.unwrap().kill().await.unwrap();
     let dead = sockets(dir.path());
@@ -156,15 +156,15 @@ async fn a_killed_server_leaves_sockets_that_its_next_start_removes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_of_keyd_is_waited_out() {
     let dir = tempfile::tempdir().unwrap();
-    let mut keyd = Keyd::start(dir.path());
-    let root = keyd.root(DOMAIN, dir.path()).await;
+    let mut keyd = Keyd::start(dir.path()).await;
+    let root = keyd.root(DOMAIN).await;
     let config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
     let server = SpireServer::start(dir.path(), &config).await.unwrap();
 
-    keyd.go_away();
+    keyd.go_away().await;
     let (minted, ()) = tokio::join!(server.mint("spiffe://plugins.test/web"), async {
         sleep(Duration::from_secs(3)).await;
-        keyd.come_back();
+        keyd.come_back().await;
     });
     minted.unwrap();
     assert!(server.log().unwrap().contains("Trying again"));
@@ -174,8 +174,8 @@ async fn a_restart_of_keyd_is_waited_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_key_in_plugin_data_ends_the_server_with_a_sentence() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path());
-    let root = keyd.root(DOMAIN, dir.path()).await;
+    let keyd = Keyd::start(dir.path()).await;
+    let root = keyd.root(DOMAIN).await;
     let good = plugins_hcl(&keyd, &root);
     for (plugins, wanted) in [
         (good.replace("namespace =", "namespaec ="), "unknown field `namespaec`"),
@@ -197,8 +197,8 @@ async fn a_wrong_key_in_plugin_data_ends_the_server_with_a_sentence() {
 #[tokio::test(flavor = "multi_thread")]
 async fn spires_validate_command_checks_plugin_data() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path());
-    let root = keyd.root(DOMAIN, dir.path()).await;
+    let keyd = Keyd::start(dir.path()).await;
+    let root = keyd.root(DOMAIN).await;
     let mut config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
     config.validate(dir.path()).await.unwrap();
     config.plugins = config.plugins.replace("root_key", "rootkey");
@@ -210,8 +210,8 @@ async fn spires_validate_command_checks_plugin_data() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_keeps_its_key_in_keyd() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path());
-    let root = keyd.root(DOMAIN, dir.path()).await;
+    let keyd = Keyd::start(dir.path()).await;
+    let root = keyd.root(DOMAIN).await;
     let config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
     let server = SpireServer::start(&dir.path().join("s"), &config).await.unwrap();
     let node = "spiffe://plugins.test/node";
@@ -242,7 +242,7 @@ KeyManager "keyd" {{
     let agent = SpireAgent::start(&dir.path().join("a"), &agent).await.unwrap();
     let svid = agent.fetch().await.unwrap();
     assert_eq!(chain(&svid.svid)[0].leaf_spiffe_id().unwrap().as_str(), "spiffe://plugins.test/app");
-    assert_eq!(keyd.algorithms("spire-agent")["agent-svid-A"], Algorithm::EcP256);
+    assert_eq!(keyd.algorithms("spire-agent").await["agent-svid-A"], Algorithm::EcP256);
     let log = agent.log().unwrap();
     assert_eq!(complaints(&log), [""; 0], "{log}");
     agent.stop().await.unwrap();

@@ -1,16 +1,16 @@
 //! What the UpstreamAuthority certifies, and what it refuses.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use keyd_core::Algorithm;
-use keyd_x509::{Certificate, request};
+use keyd_core::{Algorithm, Failure, PublicKey, SignInput};
+use keyd_softkey::SoftKey;
+use keyd_x509::{Certificate, Signer, request};
 use plugin_sdk::proto::upstreamauthority::upstream_authority_client::UpstreamAuthorityClient;
 use plugin_sdk::proto::upstreamauthority::{MintX509caRequest, MintX509caResponse};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-use crate::keyd::{Keyd, Software, generate};
+use crate::keyd::Keyd;
 use crate::plugin::Plugin;
 use crate::{DOMAIN, chain};
 
@@ -24,8 +24,8 @@ struct Authority {
 impl Authority {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let keyd = Keyd::start(dir.path());
-        let root = keyd.root(DOMAIN, dir.path()).await;
+        let keyd = Keyd::start(dir.path()).await;
+        let root = keyd.root(DOMAIN).await;
         let plugin = Plugin::start("UpstreamAuthority", dir.path()).await;
         let (socket, file) = (keyd.socket(), root.display());
         let data = format!(
@@ -47,8 +47,22 @@ impl Authority {
     }
 }
 
+/// A key in this process, as SPIRE's would be.
+struct Software(SoftKey);
+
+impl Signer for Software {
+    fn public_key(&self) -> &PublicKey {
+        self.0.public_key()
+    }
+
+    async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
+        self.0.sign(SignInput::Message(message))
+    }
+}
+
 async fn csr(id: Option<&str>) -> Vec<u8> {
-    let key = Software(Arc::new(generate(Algorithm::MlDsa65).unwrap()));
+    let seed = SoftKey::generate_secret(Algorithm::MlDsa65).unwrap();
+    let key = Software(SoftKey::from_secret(Algorithm::MlDsa65, &seed).unwrap());
     request(&key, id.map(|id| id.parse().unwrap()).as_ref()).await.unwrap()
 }
 
@@ -94,8 +108,7 @@ async fn a_request_that_is_not_for_the_trust_domain_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_root_key_that_is_not_the_certificates_is_refused() {
     let authority = Authority::start().await;
-    let other = tempfile::tempdir().unwrap();
-    authority.keyd.root(DOMAIN, other.path()).await;
+    authority.keyd.rotate_root().await;
     let status = authority.mint(csr(Some("spiffe://plugins.test")).await, 0).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     assert!(status.message().contains("is not the key of the root certificate"), "{status}");
