@@ -186,6 +186,15 @@ impl Client {
         })
     }
 
+    /// The Name of the TPM's storage root key; none where there is no key. With `make` the key is made first.
+    ///
+    /// # Errors
+    /// See [`Client::create_key`].
+    pub async fn storage_root(&self, make: bool) -> Result<Option<Vec<u8>>, Failure> {
+        let r = self.answer(self.tpm().storage_root(self.request(v1::StorageRootRequest { make })).await)?;
+        Ok((!r.name.is_empty()).then(|| r.name.into()))
+    }
+
     /// TPM2_ActivateCredential; takes the contents of TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET.
     ///
     /// # Errors

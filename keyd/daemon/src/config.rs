@@ -69,7 +69,7 @@ pub struct TpmTable {
     /// Persistent handle of the storage root key.
     #[serde(default = "default_srk_handle")]
     pub srk_handle: u32,
-    /// Name of the storage root key, hexadecimal, pinned at enrolment; `keyd node show` prints it.
+    /// Name of the storage root key, hexadecimal, pinned at enrolment; `keyd node srk` prints it.
     pub srk_name: Option<String>,
     /// How long one call may take, in ms.
     #[serde(default = "default_tpm_deadline")]

@@ -47,6 +47,11 @@ impl Srk {
         Ok(Self { handle, loaded })
     }
 
+    /// The key, where there is one.
+    pub(crate) const fn loaded(&self) -> Option<KeyHandle> {
+        self.loaded
+    }
+
     /// The key, made and persisted where there is none.
     pub(crate) fn ensure(&mut self, context: &mut Context) -> Result<KeyHandle, Error> {
         match self.loaded {

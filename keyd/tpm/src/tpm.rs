@@ -69,23 +69,27 @@ impl Tpm {
         Self { shared: Arc::clone(&self.shared), priority: Priority::Background }
     }
 
-    /// Makes the storage root key where there is none. Done at enrolment; doing it twice does no harm.
+    /// Makes the storage root key where there is none, and gives its Name (TPM 2.0 Part 1 §16): to be pinned at
+    /// enrolment. Doing it twice does no harm.
     ///
     /// # Errors
     /// As every call; [`Reason::TpmFailed`] also where the handle is taken by another kind of key.
-    pub async fn ensure_srk(&self) -> Result<(), Failure> {
-        self.call(|connection| connection.srk.ensure(&mut connection.context).map(|_| ())).await
-    }
-
-    /// The Name of the storage root key (TPM 2.0 Part 1 §16): to be pinned at enrolment. Makes the key where there is
-    /// none.
-    ///
-    /// # Errors
-    /// As [`Tpm::ensure_srk`].
-    pub async fn srk_name(&self) -> Result<Vec<u8>, Failure> {
+    pub async fn ensure_srk(&self) -> Result<Vec<u8>, Failure> {
         self.call(|connection| {
             let key = connection.srk.ensure(&mut connection.context)?;
             srk::name(&mut connection.context, key)
+        })
+        .await
+    }
+
+    /// The Name of the storage root key; none where there is no key yet.
+    ///
+    /// # Errors
+    /// As [`Tpm::ensure_srk`].
+    pub async fn srk_name(&self) -> Result<Option<Vec<u8>>, Failure> {
+        self.call(|connection| {
+            let key = connection.srk.loaded();
+            key.map(|key| srk::name(&mut connection.context, key)).transpose()
         })
         .await
     }

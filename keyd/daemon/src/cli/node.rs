@@ -7,6 +7,7 @@ use keyd_attest::{
     AttestationKey, EkCertificate, EkKey, Manifest, PcrValues, References, Refusal, certified_key,
 };
 use keyd_core::{Failure, Reason};
+use serde_json::json;
 
 use super::output::Output;
 
@@ -24,20 +25,36 @@ pub enum Node {
         #[arg(long, value_delimiter = ',', value_name = "INDEX", value_parser = clap::value_parser!(u8).range(0..24))]
         pcrs: Vec<u8>,
     },
+    /// Show the Name of the storage root key, the value of srk_name in keyd.toml
+    Srk {
+        /// Make the key where the TPM has none
+        #[arg(long)]
+        make: bool,
+    },
 }
 
 impl Node {
     /// Asks keyd.
     pub async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
-        let Self::Show { node, pcrs } = self;
-        let node = node.map_or_else(host_name, Ok)?;
-        let endorsement = client.endorsement().await?;
-        let values = if pcrs.is_empty() { Vec::new() } else { client.read_pcrs(&pcrs).await? };
-        let manifest = manifest(node, endorsement, values).map_err(|refusal| {
-            Failure::new(Reason::TpmFailed, format!("this node's TPM cannot be enrolled: {refusal}"))
-        })?;
-        output.show(&manifest, human)
+        match self {
+            Self::Show { node, pcrs } => show(node, &pcrs, client, output).await,
+            Self::Srk { make } => {
+                let name = client.storage_root(make).await?.map(hex::encode);
+                output
+                    .show(&json!({ "srk_name": name }), |_| name.clone().unwrap_or_else(|| "none".to_owned()))
+            }
+        }
     }
+}
+
+async fn show(node: Option<String>, pcrs: &[u8], client: &Client, output: &Output) -> Result<(), Failure> {
+    let node = node.map_or_else(host_name, Ok)?;
+    let endorsement = client.endorsement().await?;
+    let values = if pcrs.is_empty() { Vec::new() } else { client.read_pcrs(pcrs).await? };
+    let manifest = manifest(node, endorsement, values).map_err(|refusal| {
+        Failure::new(Reason::TpmFailed, format!("this node's TPM cannot be enrolled: {refusal}"))
+    })?;
+    output.show(&manifest, human)
 }
 
 fn manifest(

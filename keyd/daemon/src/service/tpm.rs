@@ -23,6 +23,17 @@ impl TpmService for Services {
         }))
     }
 
+    async fn storage_root(
+        &self,
+        request: Request<v1::StorageRootRequest>,
+    ) -> Result<Response<v1::StorageRootResponse>, Status> {
+        let tpm = self.tpm(&request).map_err(refuse)?;
+        let name =
+            if request.get_ref().make { tpm.ensure_srk().await.map(Some) } else { tpm.srk_name().await };
+        let name = name.map_err(refuse)?.unwrap_or_default();
+        Ok(Response::new(v1::StorageRootResponse { name: name.into() }))
+    }
+
     async fn activate_credential(
         &self,
         request: Request<v1::ActivateCredentialRequest>,

@@ -66,7 +66,7 @@ async fn the_secret_of_a_credential_never_crosses_the_bus_in_clear() {
 async fn a_tpm_that_is_cleared_while_connected_is_told() {
     let node = Node::new();
     let bus = Interposer::before(&node.swtpm);
-    let name = node.tpm().srk_name().await.unwrap();
+    let name = node.tpm().ensure_srk().await.unwrap();
     let tpm = Tpm::open(TpmConfig { srk_name: Some(name), ..config(&bus.tcti()) }).unwrap();
     let blob = tpm.seal(&Secret::new(vec![9; 32]), CONTEXT).await.unwrap();
     bus.meddle(Meddle::SendBefore(START_AUTH_SESSION, CLEAR));

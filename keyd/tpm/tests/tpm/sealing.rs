@@ -73,8 +73,10 @@ async fn a_blob_of_another_tpm_is_refused() {
 #[tokio::test]
 async fn another_storage_root_key_than_the_pinned_one_is_refused() {
     let (node, other) = (Node::new(), Node::new());
-    let name = node.tpm().srk_name().await.unwrap();
-    assert_eq!(node.tpm().srk_name().await.unwrap(), name, "it is made once");
+    assert_eq!(node.tpm().srk_name().await.unwrap(), None, "asking makes no key");
+    let name = node.tpm().ensure_srk().await.unwrap();
+    assert_eq!(node.tpm().ensure_srk().await.unwrap(), name, "it is made once");
+    assert_eq!(node.tpm().srk_name().await.unwrap(), Some(name.clone()));
     let pinned =
         |node: &Node| Tpm::open(TpmConfig { srk_name: Some(name.clone()), ..node.config() }).unwrap();
     let blob = pinned(&node).seal(&seed(), b"a/b").await.unwrap();
@@ -95,7 +97,7 @@ async fn another_storage_root_key_than_the_pinned_one_is_refused() {
 #[tokio::test]
 async fn a_pinned_storage_root_key_that_is_gone_is_not_made_anew() {
     let node = Node::new();
-    let name = node.tpm().srk_name().await.unwrap();
+    let name = node.tpm().ensure_srk().await.unwrap();
     node.tool("tpm2_evictcontrol", &["-C", "o", "-c", "0x81000001"]);
     let tpm = Tpm::open(TpmConfig { srk_name: Some(name), ..node.config() }).unwrap();
     assert_eq!(tpm.ensure_srk().await.unwrap_err().reason, Reason::TpmReplaced);
