@@ -1,6 +1,7 @@
 //! Workers that die or hang, and tokens that are not there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use keyd_core::{Algorithm, HealthState, Reason, SignInput, Vault};
@@ -38,20 +39,25 @@ async fn no_signature_is_lost_when_the_worker_is_killed_under_load() {
     let (_dir, config) = kryoptic();
     let token = Arc::new(token(&config));
     let key = Arc::new(create(&token, Algorithm::MlDsa65).await);
-    let clients: Vec<_> = (0..4)
+    let done: Arc<[AtomicUsize; 4]> = Arc::default();
+    let clients: Vec<_> = (0..done.len())
         .map(|client| {
-            let (token, key) = (token.clone(), key.clone());
+            let (token, key, done) = (token.clone(), key.clone(), done.clone());
             tokio::spawn(async move {
                 for n in 0..100 {
                     sign(&token, &key, format!("client {client}, message {n}").as_bytes()).await;
+                    done[client].fetch_add(1, Ordering::Relaxed);
                 }
             })
         })
         .collect();
-    let mut killed = Vec::new();
-    for _ in 0..3 {
-        sign(&token, &key, b"this worker serves").await;
-        sleep(Duration::from_millis(50)).await;
+    let (mut killed, start) = (Vec::new(), Instant::now());
+    for round in 1..=3 {
+        // A call is made twice and no more, so each client gets past the call that lost its worker last.
+        while done.iter().any(|count| count.load(Ordering::Relaxed) < 10 * round) {
+            assert!(start.elapsed() < PATIENCE, "a client is stuck");
+            sleep(Duration::from_millis(1)).await;
+        }
         killed.push(signal(&token, Signal::SIGKILL));
     }
     for client in clients {
