@@ -38,7 +38,7 @@ pub(crate) struct Link {
 }
 
 struct State {
-    ended: Option<Instant>,
+    end: Option<(Instant, End)>,
     calls: HashMap<u64, Call>,
     child: Option<Child>,
 }
@@ -60,6 +60,19 @@ pub(crate) enum Lost {
     Unsendable(io::Error),
 }
 
+/// Why a worker ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    /// By itself, or by a hand that is not keyd's.
+    Died,
+    /// It did not answer or did not read.
+    Hung,
+    /// It said that it is of no more use.
+    Useless,
+    /// Nobody uses the token any more.
+    Dismissed,
+}
+
 impl Link {
     /// Takes over a worker that was just started. One that keeps a call longer than `patience` is killed.
     pub fn new(
@@ -78,7 +91,7 @@ impl Link {
             last_id: AtomicU64::new(0),
             writer: tokio::sync::Mutex::new(writer),
             slots: Arc::new(Semaphore::new(sessions * CALLS_PER_SESSION)),
-            state: Mutex::new(State { ended: None, calls: HashMap::new(), child: Some(child) }),
+            state: Mutex::new(State { end: None, calls: HashMap::new(), child: Some(child) }),
             pin,
         });
         tokio::spawn(attend(link.clone(), reader));
@@ -87,7 +100,7 @@ impl Link {
 
     /// When the worker ended; `None` while it serves.
     pub fn ended(&self) -> Option<Instant> {
-        lock(&self.state).ended
+        lock(&self.state).end.map(|(at, _)| at)
     }
 
     /// Has the worker answer `request`, whose id is set here. The caller bounds the wait by dropping the future
@@ -105,12 +118,12 @@ impl Link {
     }
 
     /// Ends the worker, and with it every call it has. Does nothing a second time.
-    pub fn close(&self) {
+    pub fn close(&self, why: End) {
         let mut state = lock(&self.state);
-        if state.ended.is_some() {
+        if state.end.is_some() {
             return;
         }
-        state.ended = Some(Instant::now());
+        state.end = Some((Instant::now(), why));
         if let Some(child) = state.child.as_mut() {
             // It fails where the process is gone already, which is what is wanted.
             let _ = child.start_kill();
@@ -128,7 +141,7 @@ impl Link {
         deadline: Instant,
     ) -> Option<(Sent, oneshot::Receiver<Answer>)> {
         let mut state = lock(&self.state);
-        if state.ended.is_some() {
+        if state.end.is_some() {
             return None;
         }
         let (reply, answer) = oneshot::channel();
@@ -159,7 +172,7 @@ impl Link {
             let _ = call.reply.send(answer);
         }
         if retire {
-            self.close();
+            self.close(End::Useless);
         }
     }
 }
@@ -173,14 +186,20 @@ async fn attend(link: Arc<Link>, mut reader: OwnedReadHalf) {
             Err(error) => break Some(error),
         }
     };
-    link.close();
-    let child = lock(&link.state).child.take();
+    link.close(End::Died);
+    let (child, end) = {
+        let mut state = lock(&link.state);
+        (state.child.take(), state.end)
+    };
     let status = match child {
         Some(mut child) => child.wait().await.ok(),
         None => None,
     };
     let (pid, farewell) = (link.pid, link.farewell.get());
-    tracing::warn!(pid, ?status, ?error, ?farewell, "PKCS#11 worker ended");
+    match end {
+        Some((_, End::Dismissed)) => tracing::info!(pid, "PKCS#11 worker dismissed"),
+        _ => tracing::warn!(pid, ?end, ?status, ?error, ?farewell, "PKCS#11 worker ended"),
+    }
 }
 
 // === impl Sent ===
@@ -199,7 +218,7 @@ struct Sent {
 impl Drop for Sent {
     fn drop(&mut self) {
         if !self.whole {
-            return self.link.close();
+            return self.link.close(End::Hung);
         }
         if !self.link.has(self.id) {
             return;
@@ -207,7 +226,7 @@ impl Drop for Sent {
         // A call that waited its turn for most of its time says little about the worker, which gets its full time.
         let fair = self.at.elapsed() >= self.link.patience / 2;
         if fair && Instant::now() >= self.deadline {
-            return self.link.close();
+            return self.link.close(End::Hung);
         }
         let (link, id, until) = (self.link.clone(), self.id, self.at + self.link.patience);
         // Without a runtime nothing waits for the worker, and it ends with its socket.
@@ -215,7 +234,7 @@ impl Drop for Sent {
             runtime.spawn(async move {
                 tokio::time::sleep_until(until).await;
                 if link.has(id) {
-                    link.close();
+                    link.close(End::Hung);
                 }
             });
         }

@@ -8,7 +8,7 @@ use keyd_core::Failure;
 use tokio::time::Instant;
 
 use crate::config::{TokenConfig, TokenName, WorkerCommand};
-use crate::link::Link;
+use crate::link::{End, Link};
 use crate::pin_gate::PinGate;
 use crate::wire::{Serve, Task};
 use crate::{lock, process};
@@ -103,7 +103,7 @@ impl Supervisor {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         if let Some(link) = lock(&self.state).link.take() {
-            link.close();
+            link.close(End::Dismissed);
         }
     }
 }

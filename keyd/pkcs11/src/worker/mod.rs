@@ -76,6 +76,7 @@ fn serve_until_hangup(socket: UnixStream, mut serve: Serve) -> io::Result<()> {
     let replies = Arc::new(Replies(Mutex::new(socket.try_clone()?)));
     let sessions = serve.sessions;
     let module = Arc::new(Module::new(&mut serve, replies.clone())?);
+    drop(serve);
     let (alive, ended) = mpsc::channel::<()>();
     for n in 0..sessions {
         let (requests, replies, module, alive) =

@@ -30,7 +30,7 @@ async fn a_wrong_pin_is_presented_once_whatever_is_called() {
     sign(&token(&config), &key, b"the token is not locked").await;
 }
 
-/// Eight tokens with a wrong PIN, one refusal each, leave kryoptic below its limit of ten.
+/// Twelve restarts of keyd with a wrong PIN, where kryoptic would lock the token at the tenth.
 #[tokio::test]
 async fn the_last_try_is_left_to_the_operator() {
     let (_dir, config) = kryoptic();
@@ -45,4 +45,6 @@ async fn the_last_try_is_left_to_the_operator() {
     }
     assert!(refusals[0].contains("refused the PIN"), "{refusals:?}");
     assert!(refusals[11].contains("one more try"), "{refusals:?}");
+    let refusal = token(&config).delete(&key.handle).await.unwrap_err();
+    assert!(refusal.message.contains("one more try"), "the right PIN is not tried either: {refusal}");
 }
