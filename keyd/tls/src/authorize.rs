@@ -30,6 +30,11 @@ impl AllowedIds {
         })
     }
 
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether nobody is let in.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
