@@ -23,16 +23,22 @@ pub struct Keyd {
 
 impl Keyd {
     pub async fn start(dir: &Path) -> Self {
+        Self::start_with(dir, "").await
+    }
+
+    /// With more in its configuration, such as a `[tpm]` table.
+    pub async fn start_with(dir: &Path, more: &str) -> Self {
         let uid = nix::unistd::getuid();
         let config = format!(
             r#"
 socket = "{dir}/keyd.sock"
 state_dir = "{dir}/keyd"
+{more}
 {namespaces}
 [[allow]]
 users = [{uid}]
 namespaces = ["spire-server", "spire-agent", "spire", "spire-root"]
-operations = ["create", "list", "show", "sign", "rotate", "status"]
+operations = ["create", "list", "show", "sign", "rotate", "attest", "bind", "status"]
 "#,
             dir = dir.display(),
             namespaces = ["spire-server", "spire-agent", "spire", "spire-root"]
@@ -77,7 +83,8 @@ operations = ["create", "list", "show", "sign", "rotate", "status"]
     /// `keyd ca init` with a certificate of ten days; the file that holds it.
     pub async fn root(&self, trust_domain: &str) -> PathBuf {
         let file = self.dir.join("root.pem");
-        self.command(&["ca", "init", "--days", "10", "--trust-domain", trust_domain, "--out"], &file).await;
+        let out = file.to_str().unwrap();
+        self.command(&["ca", "init", "--days", "10", "--trust-domain", trust_domain, "--out", out]).await;
         file
     }
 
@@ -90,11 +97,13 @@ operations = ["create", "list", "show", "sign", "rotate", "status"]
         Client::new(self.socket())
     }
 
-    async fn command(&self, args: &[&str], file: &Path) {
+    /// What an operator's command prints.
+    pub async fn command(&self, args: &[&str]) -> String {
         let mut command = Command::new(binary().await);
-        command.arg("--socket").arg(self.socket()).args(args).arg(file).stdin(Stdio::null());
+        command.arg("--socket").arg(self.socket()).args(args).stdin(Stdio::null());
         let output = timeout(START, command.output()).await.unwrap().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 }
 

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+mod credential_composer;
 mod key_manager;
 mod keyd;
+mod node_attestor;
 mod plugin;
+mod software;
 mod upstream_authority;
 
 use std::collections::BTreeSet;

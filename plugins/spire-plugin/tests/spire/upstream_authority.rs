@@ -2,9 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use keyd_core::{Algorithm, Failure, PublicKey, SignInput};
-use keyd_softkey::SoftKey;
-use keyd_x509::{Certificate, Signer, request};
+use keyd_core::Algorithm;
+use keyd_x509::{Certificate, request};
 use plugin_sdk::proto::upstreamauthority::upstream_authority_client::UpstreamAuthorityClient;
 use plugin_sdk::proto::upstreamauthority::{MintX509caRequest, MintX509caResponse};
 use tokio::time::timeout;
@@ -12,6 +11,7 @@ use tonic::{Code, Status};
 
 use crate::keyd::Keyd;
 use crate::plugin::Plugin;
+use crate::software::Software;
 use crate::{DOMAIN, chain};
 
 struct Authority {
@@ -47,22 +47,8 @@ impl Authority {
     }
 }
 
-/// A key in this process, as SPIRE's would be.
-struct Software(SoftKey);
-
-impl Signer for Software {
-    fn public_key(&self) -> &PublicKey {
-        self.0.public_key()
-    }
-
-    async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
-        self.0.sign(SignInput::Message(message))
-    }
-}
-
 async fn csr(id: Option<&str>) -> Vec<u8> {
-    let seed = SoftKey::generate_secret(Algorithm::MlDsa65).unwrap();
-    let key = Software(SoftKey::from_secret(Algorithm::MlDsa65, &seed).unwrap());
+    let key = Software::generate(Algorithm::MlDsa65);
     request(&key, id.map(|id| id.parse().unwrap()).as_ref()).await.unwrap()
 }
 
