@@ -120,7 +120,9 @@ async fn a_server_that_breaks_off_is_no_clean_end() {
     let proxy = world.proxy("").await;
     proxy.has_identity(1).await;
     let mut session = world.connect(&proxy).await.unwrap();
-    let upstream = world.arrival().await;
+    let mut upstream = world.arrival().await;
+    upstream.write_all(b"half an answ").await.unwrap();
+    session.stream.read_exact(&mut [0; 12]).await.unwrap();
     // A reset, as from a process that was killed with data unread.
     upstream.set_zero_linger().unwrap();
     drop(upstream);
