@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: stages with their times, and packages asked for once.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -60,9 +61,11 @@ packages() {
         echo "    sudo is for packages alone: ${missing[*]}"
         sudo=(sudo)
     fi
-    "${sudo[@]}" apt-get update -qq &&
-        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >"$logs/apt.log" 2>&1 ||
-        { tail -n 20 "$logs/apt.log" >&2; return 1; }
+    "${sudo[@]}" apt-get update -qq
+    if ! "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >"$logs/apt.log" 2>&1; then
+        tail -n 20 "$logs/apt.log" >&2
+        return 1
+    fi
 }
 
 # unchanged MARK FILE...: whether a part was built from exactly these files.

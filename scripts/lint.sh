@@ -11,9 +11,10 @@ deny() {
     "$peers/bin/cargo-deny" --all-features check
 }
 
-stage "packages" packages shellcheck pkg-config libclang-dev libtss2-dev
+stage "packages" packages shellcheck systemd pkg-config libclang-dev libtss2-dev
 stage "format" cargo fmt --all --check
 stage "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
 stage "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
-stage "scripts" shellcheck -x scripts/*.sh tests/peers/install.sh .ci/run
+stage "scripts" shellcheck -x scripts/*.sh provisioning/keyd-provision tests/peers/install.sh .ci/run
+stage "units" scripts/units.sh
 stage "dependencies" deny
