@@ -7,8 +7,7 @@ use keyd_attest::{
     AttestationKey, EkCertificate, EkKey, Manifest, PcrValues, References, Refusal, certified_key,
 };
 use keyd_core::{Failure, Reason};
-
-use super::output::Output;
+use keyd_unix::Output;
 
 /// This node's TPM.
 #[derive(Subcommand)]
