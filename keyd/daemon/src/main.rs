@@ -4,7 +4,6 @@ mod cli;
 mod config;
 mod devices;
 mod keyring;
-mod listener;
 mod places;
 mod process;
 mod serve;

@@ -1,34 +1,9 @@
-//! What keyd asks of the kernel for itself.
+//! What keyd asks of its own process for its TPM library.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use keyd_core::{Failure, Reason};
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-
-/// Keeps secrets out of core dumps and away from debuggers of the same user.
-///
-/// # Errors
-/// [`Reason::Internal`]; keyd then does not start.
-pub fn forbid_core_dumps() -> Result<(), Failure> {
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|e| Failure::new(Reason::Internal, format!("cannot forbid core dumps: {e}")))
-}
-
-/// Locks all memory, present and future, as it is touched, so that no secret is swapped out. Where the kernel grants
-/// too little for that (RLIMIT_MEMLOCK), nothing is locked, `keyd status` says so, and the log tells the remedy: a
-/// half-granted lock would make later allocations fail.
-pub fn lock_memory() -> bool {
-    let unlimited = getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == RLIM_INFINITY);
-    if !unlimited && !nix::unistd::geteuid().is_root() {
-        tracing::warn!("memory is not locked: give the service LimitMEMLOCK=infinity");
-        return false;
-    }
-    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-    mlockall(flags).inspect_err(|error| tracing::warn!(%error, "memory is not locked")).is_ok()
-}
 
 /// libtss2 writes to standard error what is no error of ours, and only its environment silences it. The environment of
 /// a running process cannot be changed soundly, so keyd starts itself once more with it; the process id stays.
@@ -47,11 +22,4 @@ pub fn silence_libtss2() -> Result<(), Failure> {
     }
     let error = again.args(arguments).env(name, value).exec();
     Err(Failure::new(Reason::Internal, format!("cannot start keyd again with {name}={value}: {error}")))
-}
-
-/// Tells systemd, where it started us. Without it this does nothing.
-pub fn tell_manager(state: &str) {
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Custom(state)]) {
-        tracing::warn!(%error, "cannot notify the service manager");
-    }
 }

@@ -2,25 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use keyd_core::{Failure, Reason, Sealer, Vault};
 use keyd_pkcs11::WorkerCommand;
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::config::Config;
 use crate::devices;
 use crate::keyring::Keyring;
-use crate::listener;
 use crate::places::Places;
-use crate::process;
 use crate::service::{Admin, Services};
 use crate::store::Store;
-
-/// How long calls may still run after SIGTERM.
-const DRAIN: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT; SIGHUP reads the policy again.
 ///
@@ -29,8 +23,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Failure> {
     let config = Config::read(config_file)?;
     let policy = config.policy()?;
-    process::forbid_core_dumps()?;
-    let memory_locked = process::lock_memory();
+    keyd_unix::forbid_core_dumps()?;
+    let memory_locked = keyd_unix::lock_memory();
     let state_dir = config.state_dir.clone();
     let store = off_worker(move || Store::open(&state_dir)).await?;
 
@@ -48,38 +42,16 @@ pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Fail
     let admin = Admin { started_at: now(), memory_locked, namespaces: config.namespaces.clone(), places };
     let services = Services::new(policy, keyring, tpm, admin);
 
-    let listener = listener::bind(&config.socket)?;
+    let stop = keyd_unix::told_to_stop()?;
+    let listener = keyd_unix::bind(&config.socket)?;
     let router = services.router(config.limits.calls_per_connection);
     follow_reloads(services, config_file)?;
     tracing::info!(socket = %config.socket.display(), "keyd serves");
-    process::tell_manager("READY=1");
-    listen(router, listener).await?;
-    process::tell_manager("STOPPING=1");
+    keyd_unix::tell_manager("READY=1");
+    keyd_unix::serve(router, UnixListenerStream::new(listener), stop).await?;
+    keyd_unix::tell_manager("STOPPING=1");
     tracing::info!("keyd stops");
     Ok(())
-}
-
-/// Runs the server until told to stop, then lets running calls end within [`DRAIN`].
-async fn listen(router: tonic::transport::server::Router, listener: UnixListener) -> Result<(), Failure> {
-    let (told, mut stopped) = tokio::sync::watch::channel(false);
-    let (mut term, mut int) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
-    let stop = async move {
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-        told.send_replace(true);
-    };
-    let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop);
-    let overdue = async {
-        // An error means that the sender is gone, and then the server has ended by itself.
-        let _ = stopped.wait_for(|s| *s).await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::select! {
-        result = served => result.map_err(|e| Failure::new(Reason::Internal, format!("the server broke off: {e}"))),
-        () = overdue => {
-            tracing::warn!(seconds = DRAIN.as_secs(), "calls still ran when the time to stop was over");
-            Ok(())
-        }
-    }
 }
 
 /// SIGHUP puts the policy of the configuration as it now stands in force. A wrong file changes nothing.

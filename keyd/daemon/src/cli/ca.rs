@@ -8,10 +8,9 @@ use std::time::{Duration, SystemTime};
 use clap::Subcommand;
 use keyd_api::{Client, KeyInfo};
 use keyd_core::{Algorithm, Failure, KeyId, Protection, PublicKey, Reason, SignInput};
+use keyd_unix::Output;
 use keyd_x509::{Certificate, Signer, TrustDomain, Validity, parse_pem_chain, self_signed_root, to_pem};
 use serde_json::json;
-
-use super::output::Output;
 
 /// A day, in seconds.
 const DAY: u64 = 24 * 60 * 60;

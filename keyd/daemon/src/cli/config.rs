@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use keyd_core::Failure;
+use keyd_unix::Output;
 use serde_json::json;
 
-use super::output::Output;
 use crate::config::{Config as File, DEFAULT_CONFIG};
 
 /// The configuration file.

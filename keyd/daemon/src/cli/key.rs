@@ -10,9 +10,8 @@ use clap::{Subcommand, ValueEnum};
 use der::pem::LineEnding;
 use keyd_api::{Client, KeyInfo, MESSAGE_LIMIT};
 use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason, SignInput};
+use keyd_unix::Output;
 use serde_json::{Value, json};
-
-use super::output::Output;
 
 /// Keys are named NAMESPACE/ID, such as spire-server/x509-CA-A.
 #[derive(Subcommand)]

@@ -4,7 +4,6 @@ mod ca;
 mod config;
 mod key;
 mod node;
-mod output;
 mod serve;
 mod status;
 mod token;
@@ -15,8 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use keyd_api::Client;
 use keyd_core::{Failure, Reason};
-
-use output::{Output, exit_code};
+use keyd_unix::Output;
 
 /// Holds private keys in an HSM or sealed by the TPM, and uses them for callers that the policy allows.
 ///
@@ -69,7 +67,7 @@ enum Command {
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let output = Output::new(cli.json);
+    let output = Output::new("keyd", cli.json);
     // The worker must not start the threads of a runtime: it belongs to the vendor's module.
     if matches!(cli.command, Command::Pkcs11Worker) {
         return keyd_pkcs11::worker::run();
@@ -78,13 +76,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         command => runtime().and_then(|r| r.block_on(ask(command, &cli.socket, &output))),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            output.failure(&failure);
-            ExitCode::from(exit_code(failure.reason))
-        }
-    }
+    output.end(result)
 }
 
 async fn ask(command: Command, socket: &Path, output: &Output) -> Result<(), Failure> {

@@ -7,9 +7,8 @@ use keyd_attest::{
     AttestationKey, EkCertificate, EkKey, Manifest, PcrValues, References, Refusal, certified_key,
 };
 use keyd_core::{Failure, Reason};
+use keyd_unix::Output;
 use serde_json::json;
-
-use super::output::Output;
 
 /// This node's TPM.
 #[derive(Subcommand)]

@@ -1,12 +1,10 @@
 //! `keyd serve`.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::Args;
 use keyd_core::{Failure, Reason};
 use keyd_pkcs11::WorkerCommand;
-use tracing_subscriber::EnvFilter;
 
 use crate::config::DEFAULT_CONFIG;
 use crate::{process, serve};
@@ -29,13 +27,7 @@ impl Serve {
     /// Serves until told to stop.
     pub fn run(self) -> Result<(), Failure> {
         process::silence_libtss2()?;
-        let filter = EnvFilter::try_from_env("KEYD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .init();
+        keyd_unix::log_to_stderr();
         let worker =
             WorkerCommand { program: "/proc/self/exe".into(), args: vec![WORKER_COMMAND.to_owned()] };
         let runtime = super::runtime()?;

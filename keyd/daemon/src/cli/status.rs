@@ -3,9 +3,8 @@
 use keyd_api::Client;
 use keyd_api::v1::StatusResponse;
 use keyd_core::Failure;
+use keyd_unix::Output;
 use serde_json::{Value, json};
-
-use super::output::Output;
 
 /// Asks keyd how it is.
 pub async fn run(client: &Client, output: &Output) -> Result<(), Failure> {

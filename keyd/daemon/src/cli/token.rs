@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::Subcommand;
 use keyd_core::Failure;
 use keyd_pkcs11::{NewToken, Provisioned, WorkerCommand, init_token};
+use keyd_unix::Output;
 use serde_json::json;
 
-use super::output::Output;
 use super::serve::WORKER_COMMAND;
 use crate::devices::read_pin;
 

@@ -1,22 +1,27 @@
 //! What commands print: text for people, JSON for programs, and one exit code per kind of failure.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use keyd_core::{Failure, Reason};
 use serde::Serialize;
 
-/// Where a command prints.
+/// Where a command of `program` prints.
 pub struct Output {
+    program: &'static str,
     json: bool,
 }
 
 impl Output {
     /// Text, or JSON.
-    pub fn new(json: bool) -> Self {
-        Self { json }
+    pub fn new(program: &'static str, json: bool) -> Self {
+        Self { program, json }
     }
 
     /// Prints `value` as JSON, or the text that `human` makes of it. A reader that went away is no error.
+    ///
+    /// # Errors
+    /// [`Reason::Internal`] for a value that is no JSON.
     pub fn show<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> Result<(), Failure> {
         let mut text = if self.json {
             serde_json::to_string_pretty(value)
@@ -31,20 +36,26 @@ impl Output {
         Ok(())
     }
 
-    /// Prints a failure on standard error.
-    pub fn failure(&self, failure: &Failure) {
+    /// Ends the command: a failure is printed on standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 denied,
+    /// 4 no such key, 5 a service or device cannot be reached, 6 the key exists.
+    pub fn end(&self, result: Result<(), Failure>) -> ExitCode {
+        let Err(failure) = result else { return ExitCode::SUCCESS };
+        self.failure(&failure);
+        ExitCode::from(exit_code(failure.reason))
+    }
+
+    fn failure(&self, failure: &Failure) {
         let text = if self.json {
             serde_json::json!({ "error": { "reason": failure.reason.name(), "message": failure.message } })
                 .to_string()
         } else {
-            format!("keyd: {failure}")
+            format!("{}: {failure}", self.program)
         };
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 }
 
-/// The exit code of a failure, as `keyd --help` lists them.
-pub const fn exit_code(reason: Reason) -> u8 {
+const fn exit_code(reason: Reason) -> u8 {
     match reason {
         Reason::BadKeyId | Reason::UnknownAlgorithm | Reason::UnknownProtection => 2,
         Reason::Denied => 3,

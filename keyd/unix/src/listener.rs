@@ -8,13 +8,13 @@ use std::path::Path;
 use keyd_core::{Failure, Reason};
 use tokio::net::UnixListener;
 
-/// Everyone may connect: the policy decides what each caller may do, and its default is nothing.
+/// Everyone may connect: who the caller is decides what it may do.
 const MODE: u32 = 0o666;
 
-/// The listening socket.
+/// The listening socket; its directory is made where it is missing.
 ///
 /// # Errors
-/// [`Reason::BadConfig`] naming the path: something else lies there, or a keyd listens already.
+/// [`Reason::BadConfig`] naming the path: something else lies there, or another process listens already.
 pub fn bind(path: &Path) -> Result<UnixListener, Failure> {
     let failed = |why: String| Failure::new(Reason::BadConfig, format!("socket {}: {why}", path.display()));
     let handed = listenfd::ListenFd::from_env()
@@ -34,14 +34,14 @@ pub fn bind(path: &Path) -> Result<UnixListener, Failure> {
     Ok(listener)
 }
 
-/// Removes the socket that a killed keyd left; one that answers, or a file of another kind, is left alone.
+/// Removes the socket that a killed process left; one that answers, or a file of another kind, is left alone.
 fn remove_stale(path: &Path) -> Result<(), String> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
     if !found.file_type().is_socket() {
         return Err("there is a file of another kind; remove it or choose another path".to_owned());
     }
     if BlockingStream::connect(path).is_ok() {
-        return Err("another keyd listens there already".to_owned());
+        return Err("another process listens there already".to_owned());
     }
-    fs::remove_file(path).map_err(|e| format!("cannot remove the socket that an earlier keyd left: {e}"))
+    fs::remove_file(path).map_err(|e| format!("cannot remove the socket that an earlier process left: {e}"))
 }

@@ -1,0 +1,14 @@
+//! What each of our programs asks of Unix: a process whose secrets stay in it, a socket, logs and orderly ends, and
+//! output with exit codes.
+
+mod listener;
+mod log;
+mod output;
+mod process;
+mod serve;
+
+pub use listener::bind;
+pub use log::log_to_stderr;
+pub use output::Output;
+pub use process::{forbid_core_dumps, lock_memory, tell_manager};
+pub use serve::{serve, told_to_stop};

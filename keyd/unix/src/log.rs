@@ -1,0 +1,16 @@
+//! Logs.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Logs to standard error; `KEYD_LOG` sets the level (error, warn, info, debug), else it is info.
+pub fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("KEYD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
