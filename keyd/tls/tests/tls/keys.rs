@@ -69,6 +69,7 @@ async fn a_key_that_hangs_costs_its_own_handshakes_alone() {
         hung.spawn(async move { link(&acceptor, &connector).await.0 });
     }
     while signer.left.load(Ordering::SeqCst) > 0 {
+        assert!(start.elapsed() < limit, "not all of them came to sign");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let (server, client) = link(&acceptor, &connector).await;
