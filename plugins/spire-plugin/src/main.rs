@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use plugin_sdk::PluginType;
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let services = match PluginType::asked_for() {
         Some(PluginType::KeyManager) => plugin_keymanager::services(),
