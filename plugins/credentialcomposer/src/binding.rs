@@ -2,12 +2,10 @@
 
 use keyd_api::Client;
 use keyd_api::status::from_failure;
+use keyd_attest::AGENT_PATH;
 use keyd_core::{Hash, Reason};
 use plugin_sdk::Deadline;
 use tonic::Status;
-
-/// What follows the trust domain in the ids of agents that `keyd_tpm` attested.
-const AGENT_PATH: &str = "/spire/agent/keyd_tpm/";
 
 /// Takes the binding that the NodeAttestor left for this agent and this key (DER SubjectPublicKeyInfo). Agents of other
 /// attestors are none of keyd's business.

@@ -89,3 +89,49 @@ impl Plugin for Half {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn configure(config: serde_json::Value) -> Result<Half, Failure> {
+        Half::configure(serde_json::from_value(config).unwrap(), "example.org").await
+    }
+
+    async fn refusal(config: serde_json::Value) -> String {
+        match configure(config).await {
+            Ok(_) => panic!("configured"),
+            Err(failure) => failure.message,
+        }
+    }
+
+    #[tokio::test]
+    async fn plugin_data_is_an_agents_or_a_servers() {
+        let agent = configure(serde_json::json!({ "namespace": "spire-agent" })).await;
+        assert!(matches!(agent, Ok(Half::Agent(_))));
+        let both = refusal(serde_json::json!({ "namespace": "spire-agent", "pcrs": [7] })).await;
+        assert!(both.contains("give one kind"), "{both}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_would_accept_everyone_does_not_start() {
+        for config in [serde_json::json!({}), serde_json::json!({ "pcrs": [0, 7] })] {
+            let message = refusal(config).await;
+            assert!(message.contains("neither ek_roots nor enrolled is given"), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_files_are_not_there_does_not_start() {
+        for key in ["ek_roots", "enrolled"] {
+            let message = refusal(serde_json::json!({ key: "/nonexistent/list" })).await;
+            assert_eq!(message, format!("{key} /nonexistent/list: No such file or directory (os error 2)"));
+        }
+    }
+
+    #[tokio::test]
+    async fn pcrs_that_do_not_exist_are_refused() {
+        let message = refusal(serde_json::json!({ "enrolled": "/", "pcrs": [24] })).await;
+        assert!(message.contains("PCR 24 does not exist"), "{message}");
+    }
+}

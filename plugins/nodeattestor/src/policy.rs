@@ -87,3 +87,48 @@ fn read_limited(file: &Path) -> io::Result<Vec<u8>> {
 fn unreadable(key: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::new(Reason::BadConfig, format!("{key} {}: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(node: &str, ek: u8) -> String {
+        let (ek, ak) = (hex::encode([ek; 32]), format!("000b{}", "22".repeat(32)));
+        format!(
+            r#"{{"version": 1, "node": "{node}", "ek_sha256": "{ek}", "ak_name": "{ak}", "manufacturer": "IBM", "firmware_version": "1"}}"#
+        )
+    }
+
+    #[test]
+    fn a_directory_gives_the_json_files_in_it_and_a_file_all_that_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.json"), manifest("a", 1)).unwrap();
+        fs::write(dir.path().join("b.json"), manifest("b", 2)).unwrap();
+        fs::write(dir.path().join("b.json~"), "an editor's").unwrap();
+        let list = dir.path().join("list");
+        fs::write(&list, format!("{}\n{}\n", manifest("a", 1), manifest("b", 2))).unwrap();
+        let enrolled = read_enrolled(dir.path()).unwrap();
+        assert_eq!(enrolled.get(&[1; 32]).unwrap().node, "a");
+        assert_eq!(enrolled, read_enrolled(&list).unwrap());
+    }
+
+    #[test]
+    fn one_file_that_cannot_be_used_makes_the_whole_list_unusable() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.json"), manifest("a", 1)).unwrap();
+        for (name, content, cause) in [
+            ("broken.json", b"{".as_slice(), "broken.json: EOF"),
+            ("latin.json", b"\xe4", "latin.json: incomplete utf-8"),
+            ("other.json", manifest("other", 1).as_bytes(), "say different things of the TPM"),
+        ] {
+            let file = dir.path().join(name);
+            fs::write(&file, content).unwrap();
+            let failure = read_enrolled(dir.path()).unwrap_err();
+            assert_eq!(failure.reason, Reason::BadConfig);
+            assert!(failure.message.contains(cause), "{failure}");
+            fs::remove_file(file).unwrap();
+        }
+        fs::create_dir(dir.path().join("dir.json")).unwrap();
+        assert!(read_enrolled(dir.path()).unwrap_err().message.contains("dir.json: Is a directory"));
+    }
+}

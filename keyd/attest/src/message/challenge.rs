@@ -1,3 +1,5 @@
+//! What the server asks of the TPM.
+
 use prost::Message;
 
 use super::{VERSION, Versioned, bounded, decode, index};

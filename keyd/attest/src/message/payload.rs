@@ -1,3 +1,5 @@
+//! How an attestation begins.
+
 use prost::Message;
 
 use super::{KEYS, VERSION, Versioned, bounded, decode};

@@ -1,3 +1,5 @@
+//! How the node answers.
+
 use prost::Message;
 
 use super::{VERSION, Versioned, bounded, decode, index};

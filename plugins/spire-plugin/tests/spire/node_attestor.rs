@@ -7,11 +7,16 @@ use keyd_attest::Manifest;
 use peers::spire::{AgentConfig, ServerConfig, SpireAgent, SpireServer};
 use peers::swtpm::Swtpm;
 use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
 
 use crate::keyd::Keyd;
 use crate::{PLUGIN, chain, complaints};
 
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
 const DOMAIN: &str = "attest.test";
+/// How long an agent's certificate lives; the agent has a new one made at half of it.
+const AGENT_TTL: Duration = Duration::from_secs(20);
 /// The stock agent's own KeyManager instead of keyd's.
 const MEMORY: &str = "KeyManager \"memory\" { plugin_data {} }";
 
@@ -42,7 +47,8 @@ impl Field {
         std::fs::write(&roots_file, roots).unwrap();
 
         let keyd = Keyd::start(&server_dir).await;
-        let config = ServerConfig::hcl(DOMAIN, plugins(&keyd, &roots_file, &enrolled)).unwrap();
+        let mut config = ServerConfig::hcl(DOMAIN, plugins(&keyd, &roots_file, &enrolled)).unwrap();
+        config.settings = format!("agent_ttl = \"{}s\"", AGENT_TTL.as_secs());
         let server = SpireServer::start(&server_dir, &config).await.unwrap();
         let node = Keyd::start_with(&node_dir, &format!("[tpm]\ntcti = \"{}\"", swtpm.tcti())).await;
         Self { dir, server, port: config.port, node, swtpm, _keyd: keyd }
@@ -94,7 +100,7 @@ NodeAttestor "keyd_tpm" {{
         let log = self.dir.path().join(name).join("agent.log");
         let said = async {
             while !std::fs::read_to_string(&log).unwrap_or_default().contains(sentence) {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                sleep(PAUSE).await;
             }
         };
         tokio::select! {
@@ -176,6 +182,21 @@ async fn an_agent_attests_with_its_tpm_once_enrolled_and_until_a_pcr_moves() {
     let moved =
         format!("the manifest says {}: firmware, boot loader or configuration changed", "00".repeat(32));
     field.refused("moved", &keys, &moved).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_is_another_attestation_that_vouches_for_the_new_key() {
+    let field = Field::new().await;
+    field.enrol().await;
+    let agent = field.agent("a", &field.keyd_keys()).await.unwrap();
+    let renewed = async {
+        while !agent.log().unwrap().contains("Successfully reattested node") {
+            sleep(PAUSE).await;
+        }
+    };
+    timeout(AGENT_TTL, renewed).await.expect("the agent attests again");
+    assert_eq!(field.node.algorithms("spire-agent").await.len(), 2, "with a new key in the other slot");
+    agent.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
