@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs the real parts that demo, tests and benchmarks run against, into target/peers: kryoptic, SPIRE, OpenSSL 3.5; and
-# from packages: SoftHSM2, swtpm, tpm2-tools, and what the build needs. A second run does only what is missing.
+# from packages: SoftHSM2, swtpm, tpm2-tools, systemd's tools, and what the build needs. A second run does only what is missing.
 set -euo pipefail
 . "$(dirname "$0")/../../scripts/lib.sh"
 
 build_packages=(gcc libc6-dev make perl pkg-config libclang-dev libtss2-dev)
-peer_packages=(softhsm2 swtpm swtpm-tools tpm2-tools mmdebstrap uidmap)
+peer_packages=(softhsm2 swtpm swtpm-tools tpm2-tools systemd mmdebstrap uidmap)
 
 kryoptic() {
     local source=$root/tests/peers/kryoptic out=$peers/kryoptic
