@@ -1,3 +1,23 @@
-//! The node agent: attests with the TPM and serves X.509-SVIDs to workloads.
+//! `keyd-agent`: attests this node to a SPIRE server with its TPM, and serves X.509-SVIDs to its workloads.
 
-fn main() {}
+mod cli;
+mod config;
+mod entry;
+mod error;
+mod keyd_key;
+mod manager;
+mod own;
+mod proto;
+mod run;
+mod serve;
+mod server;
+mod snapshot;
+mod state;
+mod svid;
+mod workload;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

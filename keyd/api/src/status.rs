@@ -46,7 +46,7 @@ pub fn to_failure(status: &Status, socket: &str) -> Failure {
 }
 
 /// The same for any of our servers, `keyd` or `keyd-agent`.
-pub(crate) fn failure_of(server: &str, status: &Status, socket: &str) -> Failure {
+pub fn failure_of(server: &str, status: &Status, socket: &str) -> Failure {
     let named = status
         .get_details_error_info()
         .filter(|info| info.domain == DOMAIN)

@@ -1,0 +1,149 @@
+//! The agent's own SVID: its key in keyd, and how the node's TPM proves itself for it.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use keyd_api::{Client, Endorsement, Quote};
+use keyd_attest::{AGENT_PATH, Payload, PcrValues, certified_key, node};
+use keyd_core::{Algorithm, Failure, KeyId, Namespace, PublicKey, Reason, Secret};
+use keyd_tls::{HandleKey, Identity};
+use keyd_x509::{Certificate, SpiffeId, TrustDomain, request};
+
+use crate::error::AgentError;
+use crate::keyd_key::KeydKey;
+use crate::server::SpireServer;
+use crate::svid::lifetime::{Lifetime, chance};
+use crate::svid::mint::read_chain;
+
+/// The attestor that this agent speaks, keyd's.
+const ATTESTOR: &str = "keyd_tpm";
+/// The two keys: one in use, one for the next attestation.
+const SLOTS: [&str; 2] = ["agent-svid-A", "agent-svid-B"];
+
+/// The agent's own SVID.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// Leaf first.
+    pub chain: Vec<Certificate>,
+    /// The agent's SPIFFE ID.
+    pub id: SpiffeId,
+    /// The leaf's key.
+    pub key: KeydKey,
+    /// From when to when it is good.
+    pub lifetime: Lifetime,
+}
+
+impl Own {
+    /// What TLS shows.
+    ///
+    /// # Errors
+    /// [`AgentError::Tls`].
+    pub fn identity(&self) -> Result<Arc<Identity>, AgentError> {
+        let key = HandleKey::new(self.key.public_key().clone(), Arc::new(self.key.clone()));
+        Ok(Arc::new(Identity::new(&self.chain, Arc::new(key))?))
+    }
+}
+
+/// What makes an agent's own SVID.
+#[derive(Clone, Debug)]
+pub struct Attestor {
+    /// keyd.
+    pub keyd: Client,
+    /// Where the two keys are.
+    pub namespace: Namespace,
+    /// Theirs.
+    pub algorithm: Algorithm,
+    /// The agent's.
+    pub trust_domain: TrustDomain,
+}
+
+impl Attestor {
+    /// The SVID of an earlier run, where its key is still there and it has not ended.
+    ///
+    /// # Errors
+    /// keyd's; a chain that is of no use is no error.
+    pub async fn resume(&self, chain: Vec<Certificate>, now: SystemTime) -> Result<Option<Own>, AgentError> {
+        let Some(public_key) = chain.first().and_then(|leaf| leaf.public_key().ok()) else {
+            return Ok(None);
+        };
+        let lifetime = Lifetime::of(&chain, chance()).filter(|life| !life.ended(now));
+        let id = chain.first().and_then(|leaf| leaf.leaf_spiffe_id().ok());
+        let id = id.filter(|id| *id.trust_domain() == self.trust_domain);
+        let (Some(lifetime), Some(id), Some(key)) = (lifetime, id, self.find(&public_key).await?) else {
+            return Ok(None);
+        };
+        Ok(Some(Own { chain, id, key, lifetime }))
+    }
+
+    /// A new key in the slot that `in_use` is not in.
+    ///
+    /// # Errors
+    /// keyd's.
+    pub async fn fresh_key(&self, in_use: Option<&KeydKey>) -> Result<KeydKey, AgentError> {
+        let taken = in_use.map(|key| key.id().name.as_str());
+        let slot = SLOTS.into_iter().find(|slot| taken != Some(*slot)).unwrap_or_default();
+        let id = self.slot(slot)?;
+        let made = match self.keyd.create_key(&id, self.algorithm, None).await {
+            Err(failure) if failure.reason == Reason::KeyExists => {
+                self.keyd.rotate_key(&id, Some(self.algorithm)).await?
+            }
+            made => made?,
+        };
+        Ok(KeydKey::new(self.keyd.clone(), made.key, made.public_key))
+    }
+
+    /// Attests with the node's TPM and gets an SVID for `key`.
+    ///
+    /// # Errors
+    /// keyd's and the server's; [`AgentError::Answer`] for a certificate that is not what was attested.
+    pub async fn attest(&self, server: &SpireServer, key: KeydKey) -> Result<Own, AgentError> {
+        let Endorsement { ek_certificate, ek_public, ak_public, .. } = self.keyd.endorsement().await?;
+        let keys = vec![key.public_key().fingerprint()];
+        let payload = Payload::new(ek_certificate, ek_public, &ak_public, keys)?;
+        let csr = request(&key, None).await?;
+        let (state, bytes) = node::begin(&payload);
+
+        let mut attestation = server.attest(ATTESTOR, bytes, csr).await?;
+        let challenge = attestation.challenge().await?;
+        let (state, credential) = state.challenge(&challenge)?;
+        let secret = self.keyd.activate_credential(credential.id_object, credential.encrypted_secret).await?;
+        let (state, asked) = state.secret(&Secret::new(secret));
+        let Quote { attest, signature, pcrs } = self.keyd.quote(&asked.pcrs, asked.qualifying_data).await?;
+        let response = state.quote(attest, signature, PcrValues::new(pcrs)?)?;
+        let chain = attestation.respond(response).await?;
+
+        let refused = |why| AgentError::Answer { call: "AttestAgent", why };
+        let (chain, lifetime) = read_chain(&chain, key.public_key(), SystemTime::now()).map_err(refused)?;
+        let id = self.agent_id(&payload)?;
+        match chain.first().map(Certificate::leaf_spiffe_id) {
+            Some(Ok(named)) if named == id => Ok(Own { chain, id, key, lifetime }),
+            _ => Err(refused(format!("the leaf is not one of {id}"))),
+        }
+    }
+
+    /// The id that follows from the endorsement key; of a certificate the server takes that one's key.
+    fn agent_id(&self, payload: &Payload) -> Result<SpiffeId, AgentError> {
+        let ek = match &payload.ek_certificate {
+            Some(der) => certified_key(der)?.sha256(),
+            None => payload.ek.sha256(),
+        };
+        Ok(format!("spiffe://{}{AGENT_PATH}{}", self.trust_domain, hex::encode(ek)).parse()?)
+    }
+
+    async fn find(&self, public_key: &PublicKey) -> Result<Option<KeydKey>, Failure> {
+        for slot in SLOTS {
+            match self.keyd.show_key(&self.slot(slot)?).await {
+                Ok(info) if info.public_key == *public_key => {
+                    return Ok(Some(KeydKey::new(self.keyd.clone(), info.key, info.public_key)));
+                }
+                Err(failure) if failure.reason != Reason::KeyNotFound => return Err(failure),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn slot(&self, name: &str) -> Result<KeyId, Failure> {
+        Ok(KeyId { namespace: self.namespace.clone(), name: name.parse()? })
+    }
+}
