@@ -14,7 +14,7 @@ use crate::service::Service;
 /// A running keyd; killed when dropped.
 pub struct Keyd {
     service: Service,
-    dir: PathBuf,
+    socket: PathBuf,
 }
 
 impl Keyd {
@@ -29,21 +29,28 @@ impl Keyd {
         Self::restart(dir).await
     }
 
-    /// Starts keyd on a directory that [`Keyd::start`] or provisioning prepared.
+    /// Starts keyd on a directory that [`Keyd::start`] prepared.
     ///
     /// # Errors
     /// With the end of its log, when it does not come up.
     pub async fn restart(dir: &Path) -> Result<Self> {
-        let config = dir.join("keyd.toml");
+        Self::serve(&dir.join("keyd.toml"), &dir.join("keyd.sock")).await
+    }
+
+    /// Starts keyd with a configuration that names this socket; it logs beside the configuration.
+    ///
+    /// # Errors
+    /// With the end of its log, when it does not come up.
+    pub async fn serve(config: &Path, socket: &Path) -> Result<Self> {
         let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
-        let mut service = Service::spawn(&binary("keyd")?, args, &dir.join("keyd.log"))?;
-        service.listens_on(&dir.join("keyd.sock")).await?;
-        Ok(Self { service, dir: dir.to_owned() })
+        let mut service = Service::spawn(&binary("keyd")?, args, &config.with_file_name("keyd.log"))?;
+        service.listens_on(socket).await?;
+        Ok(Self { service, socket: socket.to_owned() })
     }
 
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
-        self.dir.join("keyd.sock")
+        self.socket.clone()
     }
 
     /// A client of it.
@@ -57,7 +64,7 @@ impl Keyd {
     /// The program cannot be run.
     pub async fn output(&self, args: &[&str]) -> Result<Output> {
         let mut command = Command::new(binary("keyd")?);
-        command.args(args).env("KEYD_SOCKET", self.socket()).stdin(Stdio::null()).kill_on_drop(true);
+        command.args(args).env("KEYD_SOCKET", &self.socket).stdin(Stdio::null()).kill_on_drop(true);
         Ok(command.output().await?)
     }
 

@@ -2,6 +2,7 @@
 
 pub mod keyd;
 pub mod openssl;
+pub mod other_user;
 pub mod service;
 pub mod spire;
 

@@ -6,6 +6,33 @@ use anyhow::Result;
 
 use crate::binary;
 
+/// The blocks of the plugins by which a server takes in nodes that are in a directory of manifests and have an
+/// endorsement key of these makers, and certifies attested keys alone: HCL, as an operator writes it.
+///
+/// # Errors
+/// The plugin was not built.
+pub fn attestation_plugins(socket: &Path, enrolled: &Path, ek_roots: &Path) -> Result<String> {
+    let (plugin, socket) = (binary("keyd-spire-plugin")?, socket.display());
+    let (plugin, enrolled, ek_roots) = (plugin.display(), enrolled.display(), ek_roots.display());
+    Ok(format!(
+        r#"
+  NodeAttestor "keyd_tpm" {{
+    plugin_cmd = "{plugin}"
+    plugin_data {{
+      socket = "{socket}"
+      enrolled = "{enrolled}"
+      ek_roots = "{ek_roots}"
+      pcrs = [0, 7]
+    }}
+  }}
+  CredentialComposer "keyd" {{
+    plugin_cmd = "{plugin}"
+    plugin_data {{ socket = "{socket}" }}
+  }}
+"#
+    ))
+}
+
 /// The plugin blocks of a server whose keys and root keyd holds: HCL, as an operator writes it.
 ///
 /// # Errors
@@ -15,7 +42,6 @@ pub fn server_plugins(socket: &Path, root_certificate: &Path) -> Result<String> 
     let plugin = plugin.display();
     Ok(format!(
         r#"
-  NodeAttestor "join_token" {{ plugin_data {{}} }}
   KeyManager "keyd" {{
     plugin_cmd = "{plugin}"
     plugin_data {{

@@ -4,7 +4,11 @@
 #![allow(clippy::indexing_slicing, reason = "serde_json gives null for what is not there")]
 
 mod line;
+mod mtls;
+mod node;
 mod report;
+mod server;
+mod trouble;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
