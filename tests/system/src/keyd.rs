@@ -14,7 +14,7 @@ use crate::service::Service;
 /// A running keyd; killed when dropped.
 pub struct Keyd {
     service: Service,
-    dir: PathBuf,
+    socket: PathBuf,
 }
 
 impl Keyd {
@@ -34,21 +34,28 @@ impl Keyd {
     /// # Errors
     /// With the end of its log, when it does not come up.
     pub async fn restart(dir: &Path) -> Result<Self> {
-        let config = dir.join("keyd.toml");
+        Self::on(&dir.join("keyd.toml"), dir.join("keyd.sock"), &dir.join("keyd.log")).await
+    }
+
+    /// Starts keyd on a configuration that names `socket`.
+    ///
+    /// # Errors
+    /// With the end of its log, when it does not come up.
+    pub async fn on(config: &Path, socket: PathBuf, log: &Path) -> Result<Self> {
         let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
-        let mut service = Service::spawn(&binary("keyd")?, args, &dir.join("keyd.log"))?;
-        service.listens_on(&dir.join("keyd.sock")).await?;
-        Ok(Self { service, dir: dir.to_owned() })
+        let mut service = Service::spawn(&binary("keyd")?, args, log)?;
+        service.listens_on(&socket).await?;
+        Ok(Self { service, socket })
     }
 
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
-        self.dir.join("keyd.sock")
+        self.socket.clone()
     }
 
     /// A client of it.
     pub fn client(&self) -> Client {
-        Client::new(self.socket())
+        Client::new(&self.socket)
     }
 
     /// Runs `keyd ARGS` against it.
@@ -57,7 +64,7 @@ impl Keyd {
     /// The program cannot be run.
     pub async fn output(&self, args: &[&str]) -> Result<Output> {
         let mut command = Command::new(binary("keyd")?);
-        command.args(args).env("KEYD_SOCKET", self.socket()).stdin(Stdio::null()).kill_on_drop(true);
+        command.args(args).env("KEYD_SOCKET", &self.socket).stdin(Stdio::null()).kill_on_drop(true);
         Ok(command.output().await?)
     }
 
