@@ -32,11 +32,12 @@ exposure() {
 }
 
 verify keyd.socket keyd.service keyd-agent.service keyd-proxy@web.service
-for dropin in "$root"/systemd/examples/keyd.service.d/*.conf; do
-    mkdir "$scratch/units/keyd.service.d"
-    cp "$dropin" "$scratch/units/keyd.service.d/"
-    verify keyd.service
-    rm -r "$scratch/units/keyd.service.d"
+for dropin in "$root"/systemd/examples/*/*.conf; do
+    unit=$(basename "$(dirname "$dropin")" .d)
+    mkdir "$scratch/units/$unit.d"
+    cp "$dropin" "$scratch/units/$unit.d/"
+    verify "$unit"
+    rm -r "$scratch/units/$unit.d"
 done
 exposure keyd.service 8
 exposure keyd-agent.service 15

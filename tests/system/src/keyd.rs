@@ -34,18 +34,18 @@ impl Keyd {
     /// # Errors
     /// With the end of its log, when it does not come up.
     pub async fn restart(dir: &Path) -> Result<Self> {
-        Self::serve(&dir.join("keyd.toml"), &dir.join("keyd.sock")).await
+        Self::on(&dir.join("keyd.toml"), dir.join("keyd.sock"), &dir.join("keyd.log")).await
     }
 
-    /// Starts keyd with a configuration that names this socket; it logs beside the configuration.
+    /// Starts keyd on a configuration that names `socket`.
     ///
     /// # Errors
     /// With the end of its log, when it does not come up.
-    pub async fn serve(config: &Path, socket: &Path) -> Result<Self> {
+    pub async fn on(config: &Path, socket: PathBuf, log: &Path) -> Result<Self> {
         let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
-        let mut service = Service::spawn(&binary("keyd")?, args, &config.with_file_name("keyd.log"))?;
-        service.listens_on(socket).await?;
-        Ok(Self { service, socket: socket.to_owned() })
+        let mut service = Service::spawn(&binary("keyd")?, args, log)?;
+        service.listens_on(&socket).await?;
+        Ok(Self { service, socket })
     }
 
     /// Its socket.
@@ -55,7 +55,7 @@ impl Keyd {
 
     /// A client of it.
     pub fn client(&self) -> Client {
-        Client::new(self.socket())
+        Client::new(&self.socket)
     }
 
     /// Runs `keyd ARGS` against it.

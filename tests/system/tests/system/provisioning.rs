@@ -6,15 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::{env, fs};
 
-use keyd_api::Client;
 use keyd_attest::Manifest;
 use keyd_core::{Algorithm, Protection};
 use peers::swtpm::Swtpm;
 use peers::token::Token;
 use serde_json::Value;
 use system::binary;
-use system::keyd::write_private;
-use system::service::Service;
+use system::keyd::{Keyd, write_private};
 use tempfile::TempDir;
 
 /// A node on the imaging bench.
@@ -128,13 +126,9 @@ impl Node {
     }
 
     /// keyd on the configuration that was written, as systemd would start it.
-    async fn keyd(&self) -> (Service, Client) {
-        let config = self.path("etc/keyd.toml");
-        let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
-        let mut service = Service::spawn(&binary("keyd").unwrap(), args, &self.path("keyd.log")).unwrap();
+    async fn keyd(&self) -> Keyd {
         let socket = self.path("run/keyd/keyd.sock");
-        service.listens_on(&socket).await.unwrap();
-        (service, Client::new(socket))
+        Keyd::on(&self.path("etc/keyd.toml"), socket, &self.path("keyd.log")).await.unwrap()
     }
 }
 
@@ -148,11 +142,11 @@ fn mode(path: &Path) -> u32 {
 }
 
 async fn a_key_of_the_agent_is(node: &Node, protection: Protection) {
-    let (service, client) = node.keyd().await;
-    let made =
-        client.create_key(&"keyd-agent/svid".parse().unwrap(), Algorithm::MlDsa65, None).await.unwrap();
+    let keyd = node.keyd().await;
+    let key = "keyd-agent/svid".parse().unwrap();
+    let made = keyd.client().create_key(&key, Algorithm::MlDsa65, None).await.unwrap();
     assert_eq!(made.protection, protection);
-    service.stop().await.unwrap();
+    keyd.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -138,7 +138,8 @@ impl Node {
 
     /// Starts keyd as provisioned.
     pub async fn start_keyd(&mut self) -> Result<()> {
-        self.keyd = Some(Keyd::serve(&self.dir.join("etc/keyd.toml"), &self.keyd_socket()).await?);
+        let config = self.dir.join("etc/keyd.toml");
+        self.keyd = Some(Keyd::on(&config, self.keyd_socket(), &self.dir.join("keyd.log")).await?);
         Ok(())
     }
 
