@@ -16,7 +16,7 @@ use crate::serve::{About, Desk};
 use crate::server::SpireServer;
 use crate::state::{State, read_certificates};
 use crate::svid::mint::Maker;
-use crate::workload::Connection;
+use crate::workload::Connections;
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -49,8 +49,9 @@ pub async fn run(config_file: &Path) -> Result<(), Failure> {
         manager.abort();
     };
     tracing::info!(socket = %config.socket.display(), "keyd-agent serves");
-    let connections = listener.map(|stream| stream.and_then(Connection::new));
-    keyd_unix::serve(router, connections, stop).await?;
+    let connections = Connections::default();
+    let incoming = listener.map(|stream| stream.and_then(|stream| connections.admit(stream)));
+    keyd_unix::serve(router, incoming, stop).await?;
     tracing::info!("keyd-agent stops");
     Ok(())
 }

@@ -9,7 +9,7 @@ use keyd_x509::{Certificate, TrustDomain};
 use crate::entry::{Entry, Selector};
 use crate::keyd_key::KeydKey;
 use crate::svid::cache::{Cache, Retired};
-use crate::svid::{Custody, Shared};
+use crate::svid::{Custody, Shared, Want};
 
 /// Authorities of one trust domain.
 pub type Bundle = Arc<[Certificate]>;
@@ -27,6 +27,7 @@ pub struct Snapshot {
     memory: HashMap<String, Shared>,
     keyd: HashMap<String, Shared>,
     retired: Vec<Retired>,
+    failing: HashMap<Want, String>,
 }
 
 impl Snapshot {
@@ -49,6 +50,7 @@ impl Snapshot {
             memory: of(Custody::Memory),
             keyd: of(Custody::Keyd),
             retired: cache.retired().to_vec(),
+            failing: cache.failing().map(|(want, why)| (want.clone(), why.to_owned())).collect(),
         }
     }
 
@@ -74,6 +76,11 @@ impl Snapshot {
             Custody::Keyd => self.keyd.get(entry),
         };
         held.filter(|svid| !svid.lifetime.ended(now)).cloned()
+    }
+
+    /// Why an SVID of an entry cannot be made, where that was tried.
+    pub fn failing(&self, entry: &str, custody: Custody) -> Option<&str> {
+        self.failing.get(&Want { entry: entry.to_owned(), custody }).map(String::as_str)
     }
 
     /// The key behind a handle of one of these entries, while it may sign.

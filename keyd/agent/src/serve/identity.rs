@@ -73,7 +73,13 @@ impl View for Identity {
         })?;
         let Some(svid) = snapshot.svid(&entry.id, Custody::Keyd, SystemTime::now()) else {
             self.asks.send_if_modified(|asked| asked.insert(entry.id.clone()));
-            return Ok(None);
+            return match snapshot.failing(&entry.id, Custody::Keyd) {
+                None => Ok(None),
+                Some(why) => Err(Failure::new(
+                    Reason::Unreachable,
+                    format!("there is no SVID for {} yet: {why}", entry.spiffe_id),
+                )),
+            };
         };
         let own = |name: &_| *name == snapshot.trust_domain || entry.federates_with.contains(name);
         let bundles = snapshot.bundles.iter().filter(|(name, _)| own(name));

@@ -47,9 +47,13 @@ pub fn svids(entries: &[Arc<Entry>], snapshot: &Snapshot) -> Result<Vec<(Arc<Ent
     let svids: Vec<_> = entries.iter().filter_map(svid).collect();
     match svids.is_empty() {
         false => Ok(svids),
-        true => Err(Failure::new(
-            Reason::Unreachable,
-            "this process has an entry, but the agent has no valid SVID for it now; `keyd-agent status` says why",
-        )),
+        true => {
+            let why = entries.iter().find_map(|entry| snapshot.failing(&entry.id, Custody::Memory));
+            let why = why.unwrap_or("`keyd-agent status` says why");
+            Err(Failure::new(
+                Reason::Unreachable,
+                format!("this process has an entry, but the agent has no valid SVID for it now: {why}"),
+            ))
+        }
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-pub use calls::BATCH;
+pub use calls::{BATCH, Numbered};
 
 use crate::config::ServerAddress;
 use crate::error::AgentError;

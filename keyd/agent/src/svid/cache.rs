@@ -36,10 +36,11 @@ pub struct Retired {
     pub until: SystemTime,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Retry {
     at: SystemTime,
     wait: Duration,
+    why: String,
 }
 
 impl Cache {
@@ -111,10 +112,10 @@ impl Cache {
         self.retired.extend(replaced.and_then(|svid| retire(&want, &svid, until)));
     }
 
-    /// Notes that an SVID could not be made.
-    pub fn failed(&mut self, want: Want, now: SystemTime) {
+    /// Notes that an SVID could not be made, and why.
+    pub fn failed(&mut self, want: Want, why: String, now: SystemTime) {
         let wait = self.failing.get(&want).map_or(RETRY_MIN, |r| (r.wait * 2).min(RETRY_MAX));
-        self.failing.insert(want, Retry { at: now + wait, wait });
+        self.failing.insert(want, Retry { at: now + wait, wait, why });
     }
 
     /// Drops what has ended; gives whether anything did.
@@ -149,6 +150,11 @@ impl Cache {
         &self.held
     }
 
+    /// What could not be made, and why.
+    pub fn failing(&self) -> impl Iterator<Item = (&Want, &str)> {
+        self.failing.iter().map(|(want, retry)| (want, retry.why.as_str()))
+    }
+
     /// Keys in keyd on their way out.
     pub fn retired(&self) -> &[Retired] {
         &self.retired
@@ -170,4 +176,162 @@ fn drop_held(
 
 fn retire(want: &Want, svid: &Shared, until: SystemTime) -> Option<Retired> {
     svid.keyd_key().map(|key| Retired { entry: want.entry.clone(), key: key.clone(), until })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use keyd_api::Client;
+    use keyd_core::{Algorithm, PublicKey, Secret};
+
+    use super::*;
+    use crate::entry::Selector;
+    use crate::svid::lifetime::Lifetime;
+    use crate::svid::{Svid, SvidKey};
+
+    const MEMORY: Custody = Custody::Memory;
+    const KEYD: Custody = Custody::Keyd;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn entry(id: &str, revision: i64) -> Entry {
+        Entry {
+            id: id.to_owned(),
+            spiffe_id: format!("spiffe://td/{id}").parse().unwrap(),
+            selectors: [Selector { kind: "unix".to_owned(), value: "uid:1".to_owned() }].into(),
+            federates_with: BTreeSet::new(),
+            hint: String::new(),
+            revision,
+            created_at: 0,
+            ends: None,
+        }
+    }
+
+    fn want(entry: &str, custody: Custody) -> Want {
+        Want { entry: entry.to_owned(), custody }
+    }
+
+    /// An SVID that is to be renewed at 500 and ends at 1000. `key` names one in keyd.
+    fn svid(entry: &Entry, key: Option<&str>) -> Shared {
+        let in_keyd = |name: &str| {
+            let public_key = PublicKey::from_raw(Algorithm::MlDsa44, &[7; 1312]).unwrap();
+            KeydKey::new(Client::new(Path::new("/none")), name.parse().unwrap(), public_key)
+        };
+        Arc::new(Svid {
+            spiffe_id: entry.spiffe_id.clone(),
+            chain: Vec::new(),
+            key: key
+                .map_or_else(|| SvidKey::Memory(Secret::new(vec![1])), |name| SvidKey::Keyd(in_keyd(name))),
+            lifetime: Lifetime { renew_at: at(500), not_after: at(1000) },
+            revision: entry.revision,
+        })
+    }
+
+    /// One entry `a` with both SVIDs, made at 0. The client of keyd in the key wants a runtime, and is never used.
+    fn with_one(key: &str) -> Cache {
+        let mut cache = Cache::default();
+        cache.set_entries([entry("a", 1)], at(0));
+        assert!(cache.ask("a"));
+        cache.install(want("a", MEMORY), svid(&entry("a", 1), None), at(0));
+        cache.install(want("a", KEYD), svid(&entry("a", 1), Some(key)), at(0));
+        cache
+    }
+
+    fn names(keys: &[KeydKey]) -> Vec<String> {
+        keys.iter().map(|key| key.id().to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn every_entry_is_to_have_an_svid_in_memory_and_one_in_keyd_for_who_asks() {
+        let mut cache = Cache::default();
+        assert!(cache.set_entries([entry("a", 1), entry("b", 1)], at(0)));
+        assert!(!cache.set_entries([entry("b", 1), entry("a", 1)], at(0)), "nothing new");
+        assert_eq!(cache.due(at(0)), [want("a", MEMORY), want("b", MEMORY)]);
+        assert!(cache.ask("b") && !cache.ask("b") && !cache.ask("c"));
+        assert_eq!(cache.due(at(0)), [want("a", MEMORY), want("b", MEMORY), want("b", KEYD)]);
+    }
+
+    #[tokio::test]
+    async fn an_svid_is_replaced_at_its_time_or_for_a_new_revision() {
+        let mut cache = with_one("workload/k");
+        assert_eq!(cache.due(at(499)), []);
+        assert_eq!(cache.due(at(500)), [want("a", MEMORY), want("a", KEYD)]);
+        cache.set_entries([entry("a", 2)], at(1));
+        assert_eq!(cache.due(at(1)), [want("a", MEMORY), want("a", KEYD)]);
+        assert_eq!(cache.held().len(), 2, "the old ones serve on");
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_comes_before_what_still_lives() {
+        let mut cache = with_one("workload/k");
+        cache.set_entries([entry("a", 1), entry("z", 1)], at(0));
+        assert_eq!(cache.due(at(600)), [want("z", MEMORY), want("a", MEMORY), want("a", KEYD)]);
+    }
+
+    #[tokio::test]
+    async fn what_no_entry_stands_behind_is_dropped_at_once_with_its_key() {
+        let mut cache = with_one("workload/k");
+        cache.set_entries([], at(10));
+        assert!(cache.held().is_empty());
+        assert_eq!(names(&cache.spent(at(10))), ["workload/k"]);
+        let mut renamed = entry("a", 2);
+        renamed.spiffe_id = "spiffe://td/other".parse().unwrap();
+        let mut cache = with_one("workload/k");
+        cache.set_entries([renamed], at(10));
+        assert!(cache.held().is_empty(), "an SVID of another name is another one's");
+        cache.install(want("a", KEYD), svid(&entry("a", 1), Some("workload/late")), at(10));
+        assert!(cache.held().is_empty(), "also when it comes late");
+        assert_eq!(names(&cache.spent(at(10))), ["workload/k", "workload/late"]);
+    }
+
+    #[tokio::test]
+    async fn a_replaced_key_signs_for_a_minute() {
+        let mut cache = with_one("workload/old");
+        cache.install(want("a", KEYD), svid(&entry("a", 1), Some("workload/new")), at(500));
+        assert_eq!(names(&cache.spent(at(559))), [""; 0]);
+        assert_eq!(cache.retired().len(), 1);
+        assert_eq!(names(&cache.spent(at(560))), ["workload/old"]);
+        assert!(cache.retired().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_is_dropped() {
+        let mut cache = with_one("workload/k");
+        assert!(!cache.expire(at(999)));
+        assert!(cache.expire(at(1000)));
+        assert!(cache.held().is_empty());
+        assert_eq!(names(&cache.spent(at(1000))), ["workload/k"]);
+        let mut cache = with_one("workload/k");
+        cache.set_entries([Entry { ends: Some(at(100)), ..entry("a", 1) }], at(0));
+        assert!(cache.expire(at(100)), "an entry can end before its SVID");
+        assert_eq!(cache.due(at(100)), []);
+    }
+
+    #[tokio::test]
+    async fn what_fails_is_tried_again_ever_more_rarely() {
+        let mut cache = Cache::default();
+        cache.set_entries([entry("a", 1)], at(0));
+        let mut now = at(0);
+        for wait in [5, 10, 20, 40, 80, 160, 300, 300] {
+            cache.failed(want("a", MEMORY), "no".to_owned(), now);
+            now += Duration::from_secs(wait);
+            assert_eq!(cache.due(now - Duration::from_secs(1)), [], "{wait}");
+            assert_eq!(cache.due(now), [want("a", MEMORY)], "{wait}");
+        }
+        assert_eq!(cache.failing().map(|(_, why)| why).collect::<Vec<_>>(), ["no"]);
+        cache.install(want("a", MEMORY), svid(&entry("a", 1), None), now);
+        assert_eq!(cache.failing().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_entry_comes_first() {
+        let mut cache = Cache::default();
+        let old = |id, created_at| Entry { created_at, ..entry(id, 1) };
+        cache.set_entries([old("a", 3), old("c", 1), old("b", 1)], at(0));
+        let ids: Vec<_> = cache.entries().iter().map(|e| e.id.clone()).collect();
+        assert_eq!(ids, ["b", "c", "a"]);
+    }
 }

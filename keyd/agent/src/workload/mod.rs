@@ -1,8 +1,10 @@
 //! Who is calling: the process at the other end of the socket, in selectors as SPIRE names them.
 
+mod connections;
 mod files;
 mod peer;
 mod selectors;
 
-pub use peer::{Connection, Peer};
+pub use connections::Connections;
+pub use peer::Peer;
 pub use selectors::attest;

@@ -1,17 +1,13 @@
 //! The process at the other end of a connection.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::pin::Pin;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
-use std::os::fd::AsFd;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
-use tonic::transport::server::Connected;
 
 /// The process that opened a connection, as the kernel remembers it.
 #[derive(Clone, Debug)]
@@ -32,7 +28,11 @@ pub struct Process {
 }
 
 impl Peer {
-    fn of(stream: &UnixStream) -> io::Result<Self> {
+    /// Asks the kernel.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn of(stream: &UnixStream) -> io::Result<Self> {
         let cred = stream.peer_cred()?;
         let pid = cred.pid().filter(|pid| *pid > 0);
         let pidfd = getsockopt(stream, sockopt::PeerPidfd);
@@ -47,8 +47,8 @@ impl Process {
     ///
     /// # Errors
     /// Those of `look`; the process has ended.
-    pub fn look<T>(&self, look: impl FnOnce(&std::path::Path) -> io::Result<T>) -> io::Result<T> {
-        let seen = look(std::path::Path::new(&format!("/proc/{}", self.pid)))?;
+    pub fn look<T>(&self, look: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        let seen = look(Path::new(&format!("/proc/{}", self.pid)))?;
         match self.ended()? {
             false => Ok(seen),
             true => Err(io::Error::new(io::ErrorKind::NotFound, "the process has ended")),
@@ -64,56 +64,5 @@ impl Process {
     fn ended(&self) -> io::Result<bool> {
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         Ok(poll(&mut fds, PollTimeout::ZERO)? != 0)
-    }
-}
-
-// === connections ===
-
-/// A connection whose requests carry the [`Peer`].
-#[derive(Debug)]
-pub struct Connection {
-    stream: UnixStream,
-    peer: Peer,
-}
-
-impl Connection {
-    /// Looks who is at the other end.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn new(stream: UnixStream) -> io::Result<Self> {
-        Ok(Self { peer: Peer::of(&stream)?, stream })
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -122,3 +122,82 @@ fn values(peer: &Peer, sort: Sort) -> io::Result<Vec<String>> {
 fn group_name(gid: u32) -> io::Result<Option<String>> {
     Ok(Group::from_gid(Gid::from_raw(gid))?.map(|group| group.name))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use tokio::net::{UnixListener, UnixStream};
+    use tokio::process::Command;
+
+    use super::*;
+
+    fn selector(text: &str) -> Selector {
+        Selector { kind: "unix".to_owned(), value: text.to_owned() }
+    }
+
+    fn all() -> Vec<Selector> {
+        Sort::ALL.iter().map(|sort| selector(&format!("{}:x", sort.name()))).collect()
+    }
+
+    fn own() -> Peer {
+        let (stream, _other) = UnixStream::pair().unwrap();
+        Peer::of(&stream).unwrap()
+    }
+
+    #[tokio::test]
+    async fn this_process_has_its_own_selectors() {
+        let found = attest(&own(), all().iter()).await;
+        let program = std::env::current_exe().unwrap().canonicalize().unwrap();
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &std::fs::read(&program).unwrap());
+        let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        let mut wanted = vec![
+            format!("uid:{uid}"),
+            format!("gid:{gid}"),
+            format!("path:{}", program.display()),
+            format!("sha256:{}", hex::encode(hash)),
+        ];
+        wanted.extend(User::from_uid(uid).unwrap().map(|user| format!("user:{}", user.name)));
+        wanted.extend(Group::from_gid(gid).unwrap().map(|group| format!("group:{}", group.name)));
+        for gid in nix::unistd::getgroups().unwrap() {
+            wanted.push(format!("supplementary_gid:{gid}"));
+            let group = Group::from_gid(gid).unwrap();
+            wanted.extend(group.map(|group| format!("supplementary_group:{}", group.name)));
+        }
+        assert_eq!(found, wanted.iter().map(|text| selector(text)).collect());
+    }
+
+    #[tokio::test]
+    async fn only_what_is_asked_for_is_found_out() {
+        let other = Selector { kind: "k8s".to_owned(), value: "uid:1".to_owned() };
+        let asked = [selector("uid:4711"), selector("nonsense:1"), selector(""), other];
+        let found = attest(&own(), asked.iter()).await;
+        assert_eq!(found, [selector(&format!("uid:{}", nix::unistd::geteuid()))].into());
+    }
+
+    #[tokio::test]
+    async fn a_process_that_has_ended_keeps_nothing_but_what_the_kernel_remembers() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let script = "socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, pack_sockaddr_un($ARGV[0])) or die $!";
+        let mut perl = Command::new("perl");
+        perl.args(["-MSocket", "-e", script]).arg(&socket).stdin(Stdio::null()).kill_on_drop(true);
+        let mut child = perl.spawn().unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let peer = Peer::of(&stream).unwrap();
+        child.wait().await.unwrap();
+        let found = attest(&peer, all().iter()).await;
+        assert!(found.contains(&selector(&format!("uid:{}", peer.uid))));
+        let of_the_process =
+            |s: &&Selector| ["supplementary", "path", "sha256"].iter().any(|p| s.value.starts_with(p));
+        assert_eq!(found.iter().find(of_the_process), None);
+    }
+
+    #[tokio::test]
+    async fn without_certainty_about_the_process_only_user_and_group_count() {
+        let peer = Peer { process: None, ..own() };
+        let found = attest(&peer, [selector("path:/bin/sh"), selector("gid:0")].iter()).await;
+        assert_eq!(found, [selector(&format!("gid:{}", peer.gid))].into());
+    }
+}

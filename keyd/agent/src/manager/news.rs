@@ -1,0 +1,83 @@
+//! What the server has to say: entries and bundles.
+
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
+use keyd_core::Failure;
+use keyd_x509::TrustDomain;
+
+use super::{Known, Manager, off_worker};
+use crate::entry::Entry;
+use crate::error::AgentError;
+use crate::server::Numbered;
+
+impl Manager {
+    /// Takes in the server's entries and bundles.
+    pub(super) async fn hear(&mut self) -> Result<(), AgentError> {
+        let entries = self.server.entries().await?;
+        let trust_domain = self.attestor.trust_domain.clone();
+        let mut refused = Vec::new();
+        let entries: Vec<Entry> = entries
+            .into_iter()
+            .filter_map(|e| Entry::new(e, &trust_domain).map_err(|why| refused.push(why)).ok().flatten())
+            .collect();
+        let federated: BTreeSet<_> = entries.iter().flat_map(|e| e.federates_with.clone()).collect();
+        let count = entries.len();
+        self.changed |= !std::mem::replace(&mut self.heard, true);
+        if self.cache.set_entries(entries, SystemTime::now()) {
+            self.changed = true;
+            tracing::info!(entries = count, "the server's entries changed");
+            refused.iter().for_each(|why| tracing::warn!(%why, "an entry is left out"));
+            self.take_asks();
+        }
+        self.hear_own_bundle(&trust_domain).await?;
+        self.hear_federated(&federated).await;
+        self.health.send_modify(|health| health.last_contact = Some(SystemTime::now()));
+        Ok(())
+    }
+
+    async fn hear_own_bundle(&mut self, trust_domain: &TrustDomain) -> Result<(), AgentError> {
+        let Some(known) = self.bundles.get_mut(trust_domain) else { return Ok(()) };
+        let Some(new) = self.server.bundle(known.sequence).await? else { return Ok(()) };
+        known.sequence = Some(new.sequence);
+        if let Err(error) = self.server.believe(&new.authorities) {
+            tracing::error!(error = %Failure::from(error), "the server's bundle is refused; the one before stays");
+            return Ok(());
+        }
+        known.bundle = new.authorities.as_slice().into();
+        self.changed = true;
+        tracing::info!(authorities = new.authorities.len(), "the trust bundle is up to date");
+        let state = self.state.clone();
+        if let Err(error) = off_worker(move || state.keep_bundle(&new.authorities)).await {
+            tracing::error!(error = %Failure::from(error), "the bundle is not kept for the next start");
+        }
+        Ok(())
+    }
+
+    /// A foreign bundle that cannot be had now keeps nothing else from going on.
+    async fn hear_federated(&mut self, wanted: &BTreeSet<TrustDomain>) {
+        let own = &self.attestor.trust_domain;
+        let before = self.bundles.len();
+        self.bundles.retain(|name, _| name == own || wanted.contains(name));
+        self.changed |= self.bundles.len() != before;
+        for name in wanted {
+            let known = self.bundles.get(name).and_then(|known| known.sequence);
+            match self.server.federated_bundle(name, known).await {
+                Ok(Some(new)) => {
+                    self.bundles.insert(name.clone(), new.into());
+                    self.changed = true;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(trust_domain = %name, error = %Failure::from(error), "no federated bundle");
+                }
+            }
+        }
+    }
+}
+
+impl From<Numbered> for Known {
+    fn from(numbered: Numbered) -> Self {
+        Self { bundle: numbered.authorities.into(), sequence: Some(numbered.sequence) }
+    }
+}

@@ -1,0 +1,83 @@
+//! The agent's own SVID: had from an earlier run, attested, renewed, given up.
+
+use std::time::{Duration, SystemTime};
+
+use keyd_core::Failure;
+use tokio::time::Instant;
+
+use super::{Manager, off_worker};
+use crate::error::AgentError;
+use crate::own::Own;
+
+/// How long a renewal that failed is left alone while the SVID before it is good.
+const RENEWAL_RETRY: Duration = Duration::from_secs(30);
+
+impl Manager {
+    /// Has an SVID of the agent's own that the server takes.
+    pub(super) async fn see_to_own(&mut self) -> Result<(), AgentError> {
+        let now = SystemTime::now();
+        if let Some(chain) = self.chain.clone() {
+            let own = self.attestor.resume(chain, now).await?;
+            self.chain = None;
+            if let Some(own) = own {
+                tracing::info!(id = %own.id, "the agent goes on with the SVID that it has");
+                self.adopt(own)?;
+            }
+        }
+        match &self.own {
+            Some(own) if !own.lifetime.ended(now) && !self.must_attest => {
+                if !own.lifetime.renewal_due(now) || Instant::now() < self.renewal_from {
+                    return Ok(());
+                }
+                if let Err(error) = self.attest().await {
+                    tracing::warn!(error = %Failure::from(error), "cannot renew the agent's SVID yet");
+                    self.renewal_from = Instant::now() + RENEWAL_RETRY;
+                }
+                Ok(())
+            }
+            _ => self.attest().await,
+        }
+    }
+
+    async fn attest(&mut self) -> Result<(), AgentError> {
+        let key = match self.spare.take() {
+            Some(key) => key,
+            None => self.attestor.fresh_key(self.own.as_ref().map(|own| &own.key)).await?,
+        };
+        self.spare = Some(key.clone());
+        let own = self.attestor.attest(&self.server, key).await?;
+        self.spare = None;
+        self.must_attest = false;
+        // On disk before it is shown: once the server has seen the new one, the old one is of no use.
+        let (state, chain) = (self.state.clone(), own.chain.clone());
+        if let Err(error) = off_worker(move || state.keep_chain(&chain)).await {
+            tracing::error!(error = %Failure::from(error), "the agent's certificate is not kept for the next start");
+        }
+        tracing::info!(id = %own.id, key = %own.key.id(), "the agent is attested");
+        self.adopt(own)
+    }
+
+    fn adopt(&mut self, own: Own) -> Result<(), AgentError> {
+        self.server.show(Some(own.identity()?));
+        let told = (own.id.clone(), own.key.id().to_string(), own.lifetime.not_after);
+        if self.own.replace(own).is_none() {
+            keyd_unix::tell_manager("READY=1");
+        }
+        self.health.send_modify(|health| health.own = Some(told));
+        Ok(())
+    }
+
+    /// The operator banned this node: from now on it vouches for nobody.
+    pub(super) async fn give_everything_up(&mut self) {
+        tracing::error!("the server has banned this agent; no workload is served any more");
+        self.cache.clear(SystemTime::now());
+        self.own = None;
+        self.server.show(None);
+        self.health.send_modify(|health| health.own = None);
+        self.changed = true;
+        let state = self.state.clone();
+        if let Err(error) = off_worker(move || state.forget_chain()).await {
+            tracing::error!(error = %Failure::from(error), "the agent's certificate stays on disk");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! A trust domain on real parts: keyd with a token and a TPM, spire-server on keyd's plugins, and the agent.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use keyd_api::agent::AgentClient;
+use peers::spire::{ServerConfig, SpireServer};
+use peers::swtpm::Swtpm;
+use peers::token::Token;
+use serde_json::Value;
+use system::keyd::{Keyd, token_table, write_private};
+use system::service::Service;
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep};
+
+pub const DOMAIN: &str = "field.test";
+pub const AGENT: &str = env!("CARGO_BIN_EXE_keyd-agent");
+
+/// How long what must come may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Everything but the agent.
+pub struct Field {
+    pub keyd: Keyd,
+    pub server: Option<SpireServer>,
+    pub config: ServerConfig,
+    /// The agent's SPIFFE ID.
+    pub agent_id: String,
+    pub dir: TempDir,
+    _tpm: Swtpm,
+}
+
+impl Field {
+    pub async fn start() -> Result<Self> {
+        Self::with_settings("").await
+    }
+
+    /// `settings` are more of the SPIRE server's section.
+    pub async fn with_settings(settings: &str) -> Result<Self> {
+        build().await?;
+        let dir = tempfile::Builder::new().prefix("field-").tempdir_in("/tmp")?;
+        // Callers of other users must reach the agent's socket.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
+        let tpm = tokio::task::block_in_place(|| Swtpm::start(&dir.path().join("tpm")))?;
+        let keyd = start_keyd(&dir.path().join("keyd"), &tpm).await?;
+        let root = dir.path().join("root.pem");
+        keyd.json(&["ca", "init", "--trust-domain", DOMAIN, "--out", &root.display().to_string()]).await?;
+
+        let enrolled = dir.path().join("enrolled");
+        std::fs::create_dir(&enrolled)?;
+        let manifest = keyd.json(&["node", "show", "--node", "field", "--pcrs", "7"]).await?;
+        std::fs::write(enrolled.join("field.json"), manifest.to_string())?;
+        let ek = manifest["ek_sha256"].as_str().context("no EK hash")?;
+        let agent_id = format!("spiffe://{DOMAIN}/spire/agent/keyd_tpm/{ek}");
+
+        let mut config =
+            ServerConfig::hcl(DOMAIN, plugins(&keyd, &root, &ek_roots(&dir, &tpm)?, &enrolled)?)?;
+        config.settings = settings.to_owned();
+        let server = SpireServer::start(&dir.path().join("spire"), &config).await?;
+        std::fs::write(dir.path().join("bundle.pem"), server.bundle().await?)?;
+        Ok(Self { keyd, server: Some(server), config, agent_id, dir, _tpm: tpm })
+    }
+
+    pub fn server(&self) -> &SpireServer {
+        self.server.as_ref().expect("the server runs")
+    }
+
+    pub async fn stop_server(&mut self) {
+        self.server.take().expect("the server runs").stop().await.expect("an orderly end");
+    }
+
+    pub async fn start_server(&mut self) -> Result<()> {
+        self.server = Some(SpireServer::start(&self.dir.path().join("spire"), &self.config).await?);
+        Ok(())
+    }
+
+    /// An entry for workloads of the agent, such as `["unix:uid:0"]`; `more` are further flags. Gives its id.
+    pub async fn entry(&self, path: &str, selectors: &[&str], more: &[&str]) -> Result<String> {
+        let id = format!("spiffe://{DOMAIN}{path}");
+        let mut args =
+            vec!["entry", "create", "-output", "json", "-parentID", &self.agent_id, "-spiffeID", &id];
+        args.extend(selectors.iter().flat_map(|s| ["-selector", s]));
+        args.extend(more);
+        let answer: Value = serde_json::from_str(&self.server().command(&args).await?)?;
+        Ok(answer["results"][0]["entry"]["id"].as_str().context("no entry id")?.to_owned())
+    }
+
+    /// Starts the agent; it need not come to an SVID.
+    pub async fn agent(&self) -> Result<Agent> {
+        self.agent_with(&format!("127.0.0.1:{}", self.config.port)).await
+    }
+
+    /// Starts an agent of the server at this address.
+    pub async fn agent_with(&self, server: &str) -> Result<Agent> {
+        let dir = self.dir.path().join("agent");
+        std::fs::create_dir_all(&dir)?;
+        let text = format!(
+            r#"
+trust_domain = "{DOMAIN}"
+server_address = "{server}"
+trust_bundle = "{0}/bundle.pem"
+socket = "{0}/agent/agent.sock"
+keyd_socket = "{1}"
+state_dir = "{0}/agent/state"
+"#,
+            self.dir.path().display(),
+            self.keyd.socket().display(),
+        );
+        std::fs::write(dir.join("agent.toml"), text)?;
+        Agent::start(&dir).await
+    }
+}
+
+/// A running agent; killed when dropped.
+pub struct Agent {
+    pub service: Service,
+    pub dir: PathBuf,
+}
+
+impl Agent {
+    async fn start(dir: &Path) -> Result<Self> {
+        let config = dir.join("agent.toml");
+        let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
+        let mut service = Service::spawn(Path::new(AGENT), args, &dir.join("agent.log"))?;
+        service.listens_on(&dir.join("agent.sock")).await?;
+        Ok(Self { service, dir: dir.to_owned() })
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("agent.sock")
+    }
+
+    pub fn client(&self) -> AgentClient {
+        AgentClient::new(self.socket())
+    }
+
+    /// `keyd-agent ARGS` against it.
+    pub async fn output(&self, args: &[&str]) -> Result<Output> {
+        let mut command = self.command();
+        command.args(args);
+        Ok(command.output().await?)
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(AGENT);
+        command.env("KEYD_AGENT_SOCKET", self.socket()).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// `keyd-agent status --json`.
+    pub async fn status(&self) -> Result<Value> {
+        let output = self.output(&["status", "--json"]).await?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// Waits until the status is as `wanted`.
+    pub async fn until(&self, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status().await?;
+            if wanted(&status) {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("{status:#}\n{}", self.service.log()?);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Waits until the log has these words.
+    pub async fn says(&self, words: &str) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.service.log()?.contains(words) {
+            ensure!(Instant::now() < deadline, "{words:?} is not in\n{}", self.service.log()?);
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// `keyd-agent fetch x509` into a new directory, once there is something to fetch.
+    pub async fn fetch(&self) -> Result<PathBuf> {
+        let dir = tempfile::Builder::new().prefix("fetch-").tempdir_in(&self.dir)?.keep();
+        let to = dir.display().to_string();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let output = self.output(&["fetch", "x509", "--write", &to]).await?;
+            if output.status.success() {
+                return Ok(dir);
+            }
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(Instant::now() < deadline, "{said}\n{}", self.service.log()?);
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+async fn start_keyd(dir: &Path, tpm: &Swtpm) -> Result<Keyd> {
+    std::fs::create_dir_all(dir)?;
+    let token = Token::kryoptic(dir)?;
+    let pin = dir.join("pin");
+    write_private(&pin, token.user_pin)?;
+    let namespaces = ["spire-root", "spire-server", "keyd-agent", "workload"];
+    let tables = namespaces.map(|n| format!("[[namespace]]\nname = \"{n}\"\nprotections = [\"hsm\"]\n"));
+    let user = nix::unistd::geteuid();
+    let rest = token_table(&token, &pin)
+        + &format!("[tpm]\ntcti = \"{}\"\n{}", tpm.tcti(), tables.concat())
+        + &format!(
+            r#"
+[[allow]]
+users = [{user}]
+namespaces = {namespaces:?}
+operations = ["create", "list", "show", "sign", "rotate", "delete", "attest", "bind", "status"]
+"#
+        );
+    Keyd::start(dir, &rest).await
+}
+
+fn ek_roots(dir: &TempDir, tpm: &Swtpm) -> Result<PathBuf> {
+    let file = dir.path().join("ek-roots.pem");
+    let pems = tpm.ek_roots().into_iter().map(std::fs::read_to_string).collect::<Result<String, _>>()?;
+    std::fs::write(&file, pems)?;
+    Ok(file)
+}
+
+fn plugins(keyd: &Keyd, root: &Path, ek_roots: &Path, enrolled: &Path) -> Result<String> {
+    let (plugin, socket) = (system::binary("keyd-spire-plugin")?, keyd.socket());
+    let (plugin, socket) = (plugin.display(), socket.display());
+    Ok(format!(
+        r#"
+  NodeAttestor "keyd_tpm" {{
+    plugin_cmd = "{plugin}"
+    plugin_data {{
+      socket = "{socket}"
+      ek_roots = "{}"
+      enrolled = "{}"
+    }}
+  }}
+  CredentialComposer "keyd" {{
+    plugin_cmd = "{plugin}"
+    plugin_data {{ socket = "{socket}" }}
+  }}
+  KeyManager "keyd" {{
+    plugin_cmd = "{plugin}"
+    plugin_data {{
+      socket = "{socket}"
+      namespace = "spire-server"
+      x509_ca_algorithm = "ml-dsa-65"
+    }}
+  }}
+  UpstreamAuthority "keyd" {{
+    plugin_cmd = "{plugin}"
+    plugin_data {{
+      socket = "{socket}"
+      root_key = "spire-root/root"
+      root_certificate = "{}"
+    }}
+  }}
+"#,
+        ek_roots.display(),
+        enrolled.display(),
+        root.display()
+    ))
+}
+
+/// The binaries beside the agent. Cargo builds those of a test's own package alone, and an old one must not pass for
+/// the new, so they are built here.
+async fn build() -> Result<()> {
+    static BUILT: OnceCell<()> = OnceCell::const_new();
+    let build = async || {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "-p", "keyd-daemon", "-p", "keyd-spire-plugin"]).stdin(Stdio::null());
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        ensure!(cargo.status().await?.success(), "keyd and its plugin do not build");
+        Ok(())
+    };
+    BUILT.get_or_try_init(build).await.copied()
+}
