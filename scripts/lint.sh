@@ -8,7 +8,13 @@ deny() {
     if [ ! -x "$peers/bin/cargo-deny" ]; then
         cargo install --locked --quiet --root "$peers" cargo-deny@0.20.2
     fi
-    "$peers/bin/cargo-deny" --all-features check
+    "$peers/bin/cargo-deny" --all-features check bans licenses sources
+    # The advisories lie in a database of their own, which a machine without an uplink cannot fetch.
+    if "$peers/bin/cargo-deny" fetch db >"$logs/advisories.log" 2>&1; then
+        "$peers/bin/cargo-deny" --all-features check advisories
+    else
+        echo "    advisories NOT checked: their database cannot be fetched from here"
+    fi
 }
 
 stage "packages" packages shellcheck systemd pkg-config libclang-dev libtss2-dev
