@@ -2,10 +2,11 @@
 //! to free ones and its users to this one.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
-use keyd_core::{Algorithm, Protection};
 use peers::spire::free_port;
 use peers::swtpm::Swtpm;
 use serde_json::Value;
@@ -15,8 +16,11 @@ use system::service::Service;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-const SERVER: &str = "spire-server";
-const AGENT: &str = "spire-agent";
+/// Where the package puts the plugin.
+const PLUGIN: &str = "/usr/bin/keyd-spire-plugin";
+/// How long an agent may take to attest on a busy machine, and the pause between two looks.
+const ATTESTED: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A machine's file system, as far as the examples name it.
 struct Machine(TempDir);
@@ -70,7 +74,7 @@ impl Machine {
         keyd
     }
 
-    /// spire-server or spire-agent on a configuration; it listens once it is up and attested.
+    /// spire-server or spire-agent on a configuration; it listens once it is up, an agent once it is attested.
     async fn spire(&self, name: &str, config: &Path) -> Service {
         let program = peers::dir().join("spire").join(name);
         let args = ["run".as_ref(), "-config".as_ref(), config.as_os_str()];
@@ -80,7 +84,7 @@ impl Machine {
     }
 
     async fn ask_server(&self, args: &[&str]) -> String {
-        let mut command = Command::new(peers::dir().join("spire").join(SERVER));
+        let mut command = Command::new(peers::dir().join("spire/spire-server"));
         command.args(args).arg("-socketPath").arg(self.path("run/spire-server/api.sock"));
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
         assert!(output.status.success(), "{output:?}");
@@ -97,6 +101,7 @@ async fn server_host() -> (Machine, Keyd) {
     let machine = Machine::new();
     let tokens = machine.path("var/lib/keyd/tokens");
     fs::create_dir_all(&tokens).unwrap();
+    fs::set_permissions(machine.path("var/lib/keyd"), fs::Permissions::from_mode(0o700)).unwrap();
     let softhsm = machine.path("etc/keyd/softhsm2.conf");
     fs::write(&softhsm, format!("directories.tokendir = {}\n", tokens.display())).unwrap();
     let (so_pin, pin) = (machine.path("so-pin"), machine.path("etc/keyd/hsm-pin"));
@@ -131,39 +136,95 @@ async fn field_node() -> (Machine, Swtpm, Keyd) {
     (machine, tpm, keyd)
 }
 
-#[test]
-fn every_example_is_started_here() {
-    let started = concat!(include_str!("examples.rs"), "spire-server.conf spire-agent.conf");
-    let names: Vec<_> =
-        fs::read_dir(examples()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    assert_eq!(names.len(), 9, "{names:?}");
-    for name in names {
-        assert!(started.contains(&name) || started.contains(name.trim_end_matches(".json")), "{name}");
+/// A host on keyd-server.toml that a spire-server of this language serves, and a node that it has enrolled.
+struct Line {
+    host: Machine,
+    server_keyd: Keyd,
+    server: Service,
+    /// As the configurations write it.
+    port: u16,
+    node: Machine,
+    node_keyd: Keyd,
+    /// The id that the node's TPM gives its agent.
+    agent_path: String,
+    _tpm: Swtpm,
+}
+
+impl Line {
+    async fn start(language: &str) -> Self {
+        let ((host, server_keyd), (node, tpm, node_keyd)) = tokio::join!(server_host(), field_node());
+        let roots: Vec<_> = tpm.ek_roots().iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+        fs::write(host.path("etc/keyd/ek-roots.pem"), roots.concat()).unwrap();
+        let manifest = node_keyd.json(&["node", "show", "--node", "edge-17", "--pcrs", "7"]).await.unwrap();
+        fs::write(host.path("etc/keyd/enrolled/edge-17.json"), manifest.to_string()).unwrap();
+        let agent_path = format!("/spire/agent/keyd_tpm/{}", manifest["ek_sha256"].as_str().unwrap());
+
+        let port = free_port().unwrap();
+        let name = format!("spire-server.{language}");
+        let changes = [("0.0.0.0", "127.0.0.1"), ("8081", &port.to_string()), (PLUGIN, &plugin())];
+        let server = host.spire("spire-server", &host.install(&name, &name, &changes)).await;
+        let ca = server_keyd.json(&["key", "show", "spire-server/x509-CA-A"]).await.unwrap();
+        assert_eq!((&ca["algorithm"], &ca["protection"]), (&"ml-dsa-65".into(), &"hsm-wrapped".into()));
+        Self { host, server_keyd, server, port, node, node_keyd, agent_path, _tpm: tpm }
+    }
+
+    /// The trust domain's roots, where the node's configuration wants them.
+    async fn give_bundle(&self, name: &str) {
+        fs::write(self.node.path(name), self.host.ask_server(&["bundle", "show"]).await).unwrap();
+    }
+
+    /// That the server knows the node's agent by its TPM, and that its keys are sealed.
+    async fn is_attested(&self, namespace: &str) {
+        let agents = self.host.ask_server(&["agent", "list", "-output", "json"]).await;
+        let agents: Value = serde_json::from_str(&agents).unwrap();
+        let attested = &agents["agents"][0];
+        assert_eq!(attested["attestation_type"], "keyd_tpm", "{agents}");
+        assert_eq!(attested["id"]["path"], self.agent_path);
+        let keys = self.node_keyd.json(&["key", "list", namespace]).await.unwrap();
+        assert_eq!(keys["keys"][0]["protection"], "tpm-sealed", "{keys}");
+    }
+
+    async fn stop(self, agent: Service) {
+        for service in [agent, self.server] {
+            service.stop().await.unwrap();
+        }
+        for keyd in [self.node_keyd, self.server_keyd] {
+            keyd.stop().await.unwrap();
+        }
     }
 }
 
-#[tokio::test]
-async fn the_development_keyd_starts_and_says_what_it_is() {
-    let machine = Machine::new();
-    machine.install(
+fn plugin() -> String {
+    binary("keyd-spire-plugin").unwrap().display().to_string()
+}
+
+#[test]
+fn every_example_is_started_here() {
+    let mut names: Vec<_> =
+        fs::read_dir(examples()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let started = [
+        "agent.toml",
         "keyd-development.toml",
-        "etc/keyd/keyd.toml",
-        &[("/keyd-development/keyd.sock", "/keyd.sock")],
-    );
-    let (config, socket) = (machine.path("etc/keyd/keyd.toml"), machine.path("tmp/keyd.sock"));
+        "keyd-field.toml",
+        "keyd-server.toml",
+        "proxy.toml",
+        "spire-agent.conf",
+        "spire-agent.json",
+        "spire-server.conf",
+        "spire-server.json",
+    ];
+    assert_eq!(names, started);
+}
+
+#[tokio::test]
+async fn the_development_keyd_makes_software_keys() {
+    let machine = Machine::new();
+    let config = machine.install("keyd-development.toml", "etc/keyd/keyd.toml", &[]);
+    let socket = machine.path("tmp/keyd-development/keyd.sock");
     let keyd = Keyd::on(&config, socket, &machine.path("keyd.log")).await.unwrap();
     let made = keyd.json(&["key", "create", "dev/web"]).await.unwrap();
     assert_eq!((&made["algorithm"], &made["protection"]), (&"ml-dsa-65".into(), &"software".into()));
-    keyd.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn the_field_keyd_seals_for_the_agent_and_its_workloads() {
-    let (_machine, _tpm, keyd) = field_node().await;
-    for key in ["keyd-agent/svid", "workload/web"] {
-        let made = keyd.client().create_key(&key.parse().unwrap(), Algorithm::MlDsa65, None).await.unwrap();
-        assert_eq!(made.protection, Protection::TpmSealed);
-    }
     keyd.stop().await.unwrap();
 }
 
@@ -178,59 +239,51 @@ async fn the_proxy_takes_its_example() {
         .await
         .unwrap();
     let said = String::from_utf8(check.stdout).unwrap();
-    assert!(
-        check.status.success() && said.contains("is valid; 0.0.0.0:8443 to 127.0.0.1:8080, 2 rules"),
-        "{said}"
-    );
+    let valid = "is valid; 0.0.0.0:8443 to 127.0.0.1:8080, 2 rules";
+    assert!(check.status.success() && said.contains(valid), "{said}");
 }
 
 #[tokio::test]
-async fn the_hcl_of_server_and_agent_attests_a_node() {
-    attests_a_node("conf").await;
+async fn a_stock_agent_attests_with_the_hcl_of_both() {
+    a_stock_agent_attests("conf").await;
 }
 
 #[tokio::test]
-async fn the_json_of_server_and_agent_attests_a_node() {
-    attests_a_node("json").await;
+async fn a_stock_agent_attests_with_the_json_of_both() {
+    a_stock_agent_attests("json").await;
 }
 
-/// spire-server on keyd-server.toml, spire-agent on keyd-field.toml, until the node's TPM has attested it.
-async fn attests_a_node(language: &str) {
-    let ((host, server_keyd), (node, tpm, node_keyd)) = tokio::join!(server_host(), field_node());
-    let roots: Vec<_> = tpm.ek_roots().iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-    fs::write(host.path("etc/keyd/ek-roots.pem"), roots.concat()).unwrap();
-    let manifest = node_keyd.json(&["node", "show", "--node", "edge-17", "--pcrs", "7"]).await.unwrap();
-    fs::write(host.path("etc/keyd/enrolled/edge-17.json"), manifest.to_string()).unwrap();
+async fn a_stock_agent_attests(language: &str) {
+    let line = Line::start(language).await;
+    line.give_bundle("etc/spire-agent/bundle.pem").await;
+    let name = format!("spire-agent.{language}");
+    let changes = [("8081", line.port.to_string()), (PLUGIN, plugin())];
+    let config = line.node.install(&name, &name, &changes.each_ref().map(|(from, to)| (*from, to.as_str())));
+    let agent = line.node.spire("spire-agent", &config).await;
+    line.is_attested("spire-agent").await;
+    line.stop(agent).await;
+}
 
-    let plugin = binary("keyd-spire-plugin").unwrap().display().to_string();
-    let port = format!("\"{}\"", free_port().unwrap());
-    let changes = [("\"8081\"", port.as_str()), ("/usr/bin/keyd-spire-plugin", plugin.as_str())];
-    let config = host.install(
-        &format!("{SERVER}.{language}"),
-        &format!("{SERVER}.{language}"),
-        &[&changes[..], &[("0.0.0.0", "127.0.0.1")]].concat(),
-    );
-    let server = host.spire(SERVER, &config).await;
-    let ca = server_keyd.json(&["key", "show", "spire-server/x509-CA-A"]).await.unwrap();
-    assert_eq!((&ca["algorithm"], &ca["protection"]), (&"ml-dsa-65".into(), &"hsm-wrapped".into()));
-
-    fs::write(node.path("etc/spire-agent/bundle.pem"), host.ask_server(&["bundle", "show"]).await).unwrap();
-    let name = format!("{AGENT}.{language}");
-    let config = node.install(&name, &name, &changes);
-    let agent = node.spire(AGENT, &config).await;
-    let agents: Value =
-        serde_json::from_str(&host.ask_server(&["agent", "list", "-output", "json"]).await).unwrap();
-    let attested = &agents["agents"][0];
-    assert_eq!(attested["attestation_type"], "keyd_tpm", "{agents}");
-    let path = format!("/spire/agent/keyd_tpm/{}", manifest["ek_sha256"].as_str().unwrap());
-    assert_eq!(attested["id"]["path"], path);
-    let key = node_keyd.json(&["key", "list", "spire-agent"]).await.unwrap();
-    assert_eq!(key["keys"][0]["protection"], "tpm-sealed", "{key}");
-
-    for service in [agent, server] {
-        service.stop().await.unwrap();
-    }
-    for keyd in [node_keyd, server_keyd] {
-        keyd.stop().await.unwrap();
-    }
+#[tokio::test]
+async fn keyd_agent_attests_with_its_example() {
+    let line = Line::start("conf").await;
+    line.give_bundle("etc/keyd/trust-bundle.pem").await;
+    let config = line.node.install("agent.toml", "etc/keyd/agent.toml", &[("8081", &line.port.to_string())]);
+    let (program, socket) = (binary("keyd-agent").unwrap(), line.node.path("run/keyd-agent/agent.sock"));
+    let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
+    let mut agent = Service::spawn(&program, args, &line.node.path("agent.log")).unwrap();
+    agent.listens_on(&socket).await.unwrap();
+    let attested = async {
+        loop {
+            let status = Command::new(&program).args(["--json", "status", "--socket"]).arg(&socket).output();
+            let status = serde_json::from_slice::<Value>(&status.await.unwrap().stdout).unwrap();
+            if !status["agent"].is_null() {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    tokio::time::timeout(ATTESTED, attested).await.unwrap_or_else(|_| panic!("{}", agent.log().unwrap()));
+    line.is_attested("keyd-agent").await;
+    line.stop(agent).await;
 }
