@@ -266,6 +266,15 @@ impl Client {
         self.answer(client.status(self.request(v1::StatusRequest {})).await)
     }
 
+    /// What does not fit together; nothing where all is well.
+    ///
+    /// # Errors
+    /// See [`Client::create_key`].
+    pub async fn doctor(&self) -> Result<Vec<v1::Finding>, Failure> {
+        let mut client = AdminServiceClient::new(self.channel.clone());
+        Ok(self.answer(client.doctor(self.request(v1::DoctorRequest {})).await)?.findings)
+    }
+
     fn keys(&self) -> KeyServiceClient<Channel> {
         KeyServiceClient::new(self.channel.clone())
             .max_encoding_message_size(MESSAGE_LIMIT + ENVELOPE)

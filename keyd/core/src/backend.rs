@@ -36,6 +36,15 @@ pub struct VaultKey {
     pub public_key: PublicKey,
 }
 
+/// A private key that a [`Vault`] holds, whether keyd knows of it or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldKey {
+    /// As in [`VaultKey`].
+    pub handle: Vec<u8>,
+    /// What it was labelled with when it was made: the key id.
+    pub label: String,
+}
+
 /// Where private keys are made and stay.
 pub trait Vault: Send + Sync {
     /// Whether keys of this algorithm can be made and used here.
@@ -54,6 +63,9 @@ pub trait Vault: Send + Sync {
         algorithm: Algorithm,
         input: SignInput<'a>,
     ) -> BoxFuture<'a, Result<Vec<u8>, Failure>>;
+
+    /// All private keys of keyd's that the device holds, to be compared with keyd's own records.
+    fn private_keys(&self) -> BoxFuture<'_, Result<Vec<HeldKey>, Failure>>;
 
     /// Destroys the key. One that is gone already is no error.
     fn delete<'a>(&'a self, handle: &'a [u8]) -> BoxFuture<'a, Result<(), Failure>>;
@@ -92,6 +104,8 @@ pub enum HealthState {
     Ok,
     /// It cannot be reached, or fails.
     Absent,
+    /// It is another one than the one that was enrolled.
+    Replaced,
     /// It refused the PIN, or is in lockout; it is left alone.
     LockedOut,
 }
@@ -102,6 +116,7 @@ impl HealthState {
         match self {
             Self::Ok => "ok",
             Self::Absent => "absent",
+            Self::Replaced => "replaced",
             Self::LockedOut => "locked out",
         }
     }

@@ -15,7 +15,7 @@ mod secret;
 mod suggest;
 
 pub use algorithm::{Algorithm, Hash};
-pub use backend::{BoxFuture, Health, HealthState, Sealer, SignInput, Vault, VaultKey};
+pub use backend::{BoxFuture, Health, HealthState, HeldKey, Sealer, SignInput, Vault, VaultKey};
 pub use failure::{Failure, Reason};
 pub use key_id::{KeyId, KeyName, Namespace};
 pub use policy::{Caller, Operation, Policy, Rule};

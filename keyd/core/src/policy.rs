@@ -12,7 +12,7 @@ use crate::{Failure, Namespace, Reason};
 pub struct Caller {
     /// Effective user id at the time of connect.
     pub uid: u32,
-    /// Effective group id and supplementary groups.
+    /// Effective group id. What a user has by supplementary groups, a rule grants to the user: see [`Rule::uids`].
     pub gids: BTreeSet<u32>,
     /// Process id, for the log alone: it can be reused.
     pub pid: Option<i32>,

@@ -65,6 +65,11 @@ impl Keyring {
         keys.values().filter(|k| k.record.id.namespace == *namespace).cloned().collect()
     }
 
+    /// Every key, sorted.
+    pub fn all(&self) -> Vec<Arc<Key>> {
+        self.shared.keys.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// Makes a key under `protection`, or under the first in the namespace's order that can hold it.
     ///
     /// It goes on if the caller leaves, so that no key is half made.

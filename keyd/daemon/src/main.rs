@@ -3,6 +3,7 @@
 mod cli;
 mod config;
 mod devices;
+mod doctor;
 mod keyring;
 mod places;
 mod process;

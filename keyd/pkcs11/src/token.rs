@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use keyd_core::{
-    Algorithm, BoxFuture, Failure, Health, HealthState, KeyId, PublicKey, Reason, Sealer, Secret, SignInput,
-    Vault, VaultKey,
+    Algorithm, BoxFuture, Failure, Health, HealthState, HeldKey, KeyId, PublicKey, Reason, Sealer, Secret,
+    SignInput, Vault, VaultKey,
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -282,6 +282,14 @@ impl Vault for Token {
             }
             ecdsa::signature_to_der(algorithm, &signature)
                 .ok_or_else(|| self.failure(Error::Malformed { what: "the signature" }))
+        })
+    }
+
+    fn private_keys(&self) -> BoxFuture<'_, Result<Vec<HeldKey>, Failure>> {
+        Box::pin(async {
+            let objects = self.list_objects().await?;
+            let private = objects.into_iter().filter(|o| o.kind == ObjectKind::PrivateKey);
+            Ok(private.map(|o| HeldKey { handle: o.id, label: o.label }).collect())
         })
     }
 

@@ -190,6 +190,9 @@ impl Tpm {
             Ok(Err(failure)) if failure.reason == Reason::TpmLockout => {
                 (HealthState::LockedOut, failure.message)
             }
+            Ok(Err(failure)) if failure.reason == Reason::TpmReplaced => {
+                (HealthState::Replaced, failure.message)
+            }
             Ok(Err(failure)) => (HealthState::Absent, failure.message),
             Err(_) => match self.shared.queue.busy_for() {
                 Some(busy) if busy >= config.call_deadline => {

@@ -120,8 +120,8 @@ impl SpireServer {
 }
 
 fn endpoint() -> Endpoint {
-    // The authority is never looked up; HTTP/2 only wants one.
-    Endpoint::from_static("http://spire-server")
+    // The authority is never looked up; HTTP/2 wants one, and SPIRE one with a port.
+    Endpoint::from_static("http://spire-server:443")
 }
 
 /// A channel that connects at its first call, and again when its connection broke.

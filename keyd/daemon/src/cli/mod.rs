@@ -2,6 +2,7 @@
 
 mod ca;
 mod config;
+mod doctor;
 mod key;
 mod node;
 mod serve;
@@ -56,6 +57,8 @@ enum Command {
     Token(token::Token),
     /// See whether keyd, its token and its TPM are well, and what to do if not
     Status,
+    /// Look for what does not fit together, such as token objects that no key uses; exit code 1 if there is any
+    Doctor,
     /// Check a configuration without starting anything
     #[command(subcommand)]
     Config(config::Config),
@@ -86,6 +89,7 @@ async fn ask(command: Command, socket: &Path, output: &Output) -> Result<(), Fai
         Command::Ca(ca) => ca.run(&client, output).await,
         Command::Node(node) => node.run(&client, output).await,
         Command::Token(token) => token.run(output).await,
+        Command::Doctor => doctor::run(&client, output).await,
         Command::Status => status::run(&client, output).await,
         Command::Config(config) => config.run(output),
         Command::Serve(_) | Command::Pkcs11Worker => {

@@ -31,7 +31,11 @@ fn describe(status: &StatusResponse) -> Value {
 fn human(status: &StatusResponse) -> String {
     let mut text = format!("keyd {} serves\n", status.version);
     for device in &status.devices {
-        text.push_str(&format!("{}: {}; {}\n", device.device, device.state, device.detail));
+        // What is wrong is a sentence of its own, which names the device; what it can do is not.
+        match device.state.as_str() {
+            "ok" => text.push_str(&format!("{}: ok; {}\n", device.device, device.detail)),
+            state => text.push_str(&format!("{}: {}\n", state.to_uppercase(), device.detail)),
+        }
     }
     for namespace in &status.namespaces {
         let keys = if namespace.keys == 1 { "key" } else { "keys" };

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Services, refuse};
 use crate::config::NamespaceTable;
+use crate::doctor;
 use crate::places::Places;
 
 /// What status needs beyond the keyring.
@@ -30,6 +31,15 @@ impl Admin {
 
 #[tonic::async_trait]
 impl AdminService for Services {
+    async fn doctor(
+        &self,
+        request: Request<v1::DoctorRequest>,
+    ) -> Result<Response<v1::DoctorResponse>, Status> {
+        self.permit_node(&request, Operation::Status).map_err(refuse)?;
+        let findings = doctor::examine(&self.keyring, &self.admin.places).await;
+        Ok(Response::new(v1::DoctorResponse { findings }))
+    }
+
     async fn status(
         &self,
         request: Request<v1::StatusRequest>,
