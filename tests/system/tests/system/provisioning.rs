@@ -344,10 +344,12 @@ fn wrong_usage_is_told() {
     let node = Node::new();
     for (args, sentence) in [
         (&["aply"][..], "aply is none of the verbs"),
-        (&["apply", "--module", "m"], "--so-pin-file"),
+        (&["apply", "--module", "/m"], "--so-pin-file"),
         (&["apply", "--server", "s"], "belong together"),
         (&["apply", "--token-label", "a\"b"], "have no place"),
         (&["apply", "--node", "a/b"], "--node: a name has"),
+        (&["apply", "--etc", "etc"], "--etc etc: give an absolute path"),
+        (&["apply", "--token-environment", "A"], "A is not NAME=VALUE"),
     ] {
         let mut command = Command::new(node.command(&[]).get_program());
         let output = command.args(args).output().unwrap();
