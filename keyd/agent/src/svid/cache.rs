@@ -59,6 +59,8 @@ impl Cache {
             entries.get(&want.entry).is_none_or(|entry| entry.spiffe_id != svid.spiffe_id)
         };
         drop_held(&mut self.held, &mut self.retired, now, goes);
+        let ownerless = self.retired.iter_mut().filter(|r| !entries.contains_key(&r.entry));
+        ownerless.for_each(|retired| retired.until = now);
         true
     }
 
@@ -295,6 +297,9 @@ mod tests {
         assert_eq!(cache.retired().len(), 1);
         assert_eq!(names(&cache.spent(at(560))), ["workload/old"]);
         assert!(cache.retired().is_empty());
+        cache.install(want("a", KEYD), svid(&entry("a", 1), Some("workload/newer")), at(600));
+        cache.set_entries([], at(601));
+        assert_eq!(names(&cache.spent(at(601))), ["workload/new", "workload/newer"], "unless its entry goes");
     }
 
     #[tokio::test]

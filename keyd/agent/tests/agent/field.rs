@@ -1,6 +1,5 @@
 //! A trust domain on real parts: keyd with a token and a TPM, spire-server on keyd's plugins, and the agent.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -26,15 +25,55 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Everything but the agent.
-pub struct Field {
+/// A node: keyd with a token and a TPM, and the agent on it.
+pub struct Node {
     pub keyd: Keyd,
+    pub dir: TempDir,
+    tpm: Swtpm,
+}
+
+impl Node {
+    pub async fn start() -> Result<Self> {
+        build().await?;
+        let dir = tempfile::Builder::new().prefix("field-").tempdir_in("/tmp")?;
+        let tpm = tokio::task::block_in_place(|| Swtpm::start(&dir.path().join("tpm")))?;
+        let keyd = start_keyd(&dir.path().join("keyd"), &tpm).await?;
+        Ok(Self { keyd, dir, tpm })
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Starts an agent of the server on this port, in the directory `name`; it need not come to an SVID.
+    pub async fn agent(&self, name: &str, port: u16, bundle: &Path) -> Result<Agent> {
+        let dir = self.path(name);
+        std::fs::create_dir_all(&dir)?;
+        let text = format!(
+            r#"
+trust_domain = "{DOMAIN}"
+server_address = "127.0.0.1:{port}"
+trust_bundle = "{}"
+socket = "{2}/agent.sock"
+keyd_socket = "{1}"
+state_dir = "{2}/state"
+"#,
+            bundle.display(),
+            self.keyd.socket().display(),
+            dir.display(),
+        );
+        std::fs::write(dir.join("agent.toml"), text)?;
+        Agent::start(&dir).await
+    }
+}
+
+/// A node and the spire-server that it is enrolled with.
+pub struct Field {
+    pub node: Node,
     pub server: Option<SpireServer>,
-    pub config: ServerConfig,
+    config: ServerConfig,
     /// The agent's SPIFFE ID.
     pub agent_id: String,
-    pub dir: TempDir,
-    _tpm: Swtpm,
 }
 
 impl Field {
@@ -44,44 +83,38 @@ impl Field {
 
     /// `settings` are more of the SPIRE server's section.
     pub async fn with_settings(settings: &str) -> Result<Self> {
-        build().await?;
-        let dir = tempfile::Builder::new().prefix("field-").tempdir_in("/tmp")?;
-        // Callers of other users must reach the agent's socket.
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
-        let tpm = tokio::task::block_in_place(|| Swtpm::start(&dir.path().join("tpm")))?;
-        let keyd = start_keyd(&dir.path().join("keyd"), &tpm).await?;
-        let root = dir.path().join("root.pem");
+        let node = Node::start().await?;
+        let (keyd, root) = (&node.keyd, node.path("root.pem"));
         keyd.json(&["ca", "init", "--trust-domain", DOMAIN, "--out", &root.display().to_string()]).await?;
-
-        let enrolled = dir.path().join("enrolled");
+        let enrolled = node.path("enrolled");
         std::fs::create_dir(&enrolled)?;
         let manifest = keyd.json(&["node", "show", "--node", "field", "--pcrs", "7"]).await?;
         std::fs::write(enrolled.join("field.json"), manifest.to_string())?;
         let ek = manifest["ek_sha256"].as_str().context("no EK hash")?;
         let agent_id = format!("spiffe://{DOMAIN}/spire/agent/keyd_tpm/{ek}");
 
-        let mut config =
-            ServerConfig::hcl(DOMAIN, plugins(&keyd, &root, &ek_roots(&dir, &tpm)?, &enrolled)?)?;
+        let mut config = ServerConfig::hcl(DOMAIN, plugins(&node, &root, &enrolled)?)?;
         config.settings = settings.to_owned();
-        let server = SpireServer::start(&dir.path().join("spire"), &config).await?;
-        std::fs::write(dir.path().join("bundle.pem"), server.bundle().await?)?;
-        Ok(Self { keyd, server: Some(server), config, agent_id, dir, _tpm: tpm })
+        let server = SpireServer::start(&node.path("spire"), &config).await?;
+        std::fs::write(node.path("bundle.pem"), server.bundle().await?)?;
+        Ok(Self { node, server: Some(server), config, agent_id })
     }
 
     pub fn server(&self) -> &SpireServer {
         self.server.as_ref().expect("the server runs")
     }
 
-    pub async fn stop_server(&mut self) {
-        self.server.take().expect("the server runs").stop().await.expect("an orderly end");
+    pub async fn stop_server(&mut self) -> Result<()> {
+        self.server.take().context("the server runs")?.stop().await
     }
 
     pub async fn start_server(&mut self) -> Result<()> {
-        self.server = Some(SpireServer::start(&self.dir.path().join("spire"), &self.config).await?);
+        self.server = Some(SpireServer::start(&self.node.path("spire"), &self.config).await?);
         Ok(())
     }
 
-    /// An entry for workloads of the agent, such as `["unix:uid:0"]`; `more` are further flags. Gives its id.
+    /// Makes an entry for workloads of the agent, with selectors such as `unix:uid:0`; `more` are further flags. Gives
+    /// its id.
     pub async fn entry(&self, path: &str, selectors: &[&str], more: &[&str]) -> Result<String> {
         let id = format!("spiffe://{DOMAIN}{path}");
         let mut args =
@@ -92,29 +125,9 @@ impl Field {
         Ok(answer["results"][0]["entry"]["id"].as_str().context("no entry id")?.to_owned())
     }
 
-    /// Starts the agent; it need not come to an SVID.
+    /// Starts the agent.
     pub async fn agent(&self) -> Result<Agent> {
-        self.agent_with(&format!("127.0.0.1:{}", self.config.port)).await
-    }
-
-    /// Starts an agent of the server at this address.
-    pub async fn agent_with(&self, server: &str) -> Result<Agent> {
-        let dir = self.dir.path().join("agent");
-        std::fs::create_dir_all(&dir)?;
-        let text = format!(
-            r#"
-trust_domain = "{DOMAIN}"
-server_address = "{server}"
-trust_bundle = "{0}/bundle.pem"
-socket = "{0}/agent/agent.sock"
-keyd_socket = "{1}"
-state_dir = "{0}/agent/state"
-"#,
-            self.dir.path().display(),
-            self.keyd.socket().display(),
-        );
-        std::fs::write(dir.join("agent.toml"), text)?;
-        Agent::start(&dir).await
+        self.node.agent("agent", self.config.port, &self.node.path("bundle.pem")).await
     }
 }
 
@@ -125,7 +138,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    async fn start(dir: &Path) -> Result<Self> {
+    /// Starts it in the directory of one that ran before.
+    pub async fn start(dir: &Path) -> Result<Self> {
         let config = dir.join("agent.toml");
         let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
         let mut service = Service::spawn(Path::new(AGENT), args, &dir.join("agent.log"))?;
@@ -143,15 +157,9 @@ impl Agent {
 
     /// `keyd-agent ARGS` against it.
     pub async fn output(&self, args: &[&str]) -> Result<Output> {
-        let mut command = self.command();
-        command.args(args);
-        Ok(command.output().await?)
-    }
-
-    pub fn command(&self) -> Command {
         let mut command = Command::new(AGENT);
-        command.env("KEYD_AGENT_SOCKET", self.socket()).stdin(Stdio::null()).kill_on_drop(true);
-        command
+        command.args(args).env("KEYD_AGENT_SOCKET", self.socket()).stdin(Stdio::null()).kill_on_drop(true);
+        Ok(command.output().await?)
     }
 
     /// `keyd-agent status --json`.
@@ -186,21 +194,33 @@ impl Agent {
         Ok(())
     }
 
-    /// `keyd-agent fetch x509` into a new directory, once there is something to fetch.
-    pub async fn fetch(&self) -> Result<PathBuf> {
+    /// `keyd-agent fetch x509` into a new directory.
+    pub async fn try_fetch(&self) -> Result<Fetched> {
         let dir = tempfile::Builder::new().prefix("fetch-").tempdir_in(&self.dir)?.keep();
-        let to = dir.display().to_string();
+        let output = self.output(&["fetch", "x509", "--write", &dir.display().to_string()]).await?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Ok(Fetched { dir, code: output.status.code(), said })
+    }
+
+    /// The same, once there is something to fetch.
+    pub async fn fetch(&self) -> Result<PathBuf> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let output = self.output(&["fetch", "x509", "--write", &to]).await?;
-            if output.status.success() {
-                return Ok(dir);
+            let fetched = self.try_fetch().await?;
+            if fetched.code == Some(0) {
+                return Ok(fetched.dir);
             }
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            ensure!(Instant::now() < deadline, "{said}\n{}", self.service.log()?);
+            ensure!(Instant::now() < deadline, "{}\n{}", fetched.said, self.service.log()?);
             sleep(PAUSE).await;
         }
     }
+}
+
+/// How a fetch ended.
+pub struct Fetched {
+    pub dir: PathBuf,
+    pub code: Option<i32>,
+    pub said: String,
 }
 
 async fn start_keyd(dir: &Path, tpm: &Swtpm) -> Result<Keyd> {
@@ -224,15 +244,11 @@ operations = ["create", "list", "show", "sign", "rotate", "delete", "attest", "b
     Keyd::start(dir, &rest).await
 }
 
-fn ek_roots(dir: &TempDir, tpm: &Swtpm) -> Result<PathBuf> {
-    let file = dir.path().join("ek-roots.pem");
-    let pems = tpm.ek_roots().into_iter().map(std::fs::read_to_string).collect::<Result<String, _>>()?;
-    std::fs::write(&file, pems)?;
-    Ok(file)
-}
-
-fn plugins(keyd: &Keyd, root: &Path, ek_roots: &Path, enrolled: &Path) -> Result<String> {
-    let (plugin, socket) = (system::binary("keyd-spire-plugin")?, keyd.socket());
+fn plugins(node: &Node, root: &Path, enrolled: &Path) -> Result<String> {
+    let ek_roots = node.path("ek-roots.pem");
+    let pems = node.tpm.ek_roots().into_iter().map(std::fs::read_to_string).collect::<Result<String, _>>()?;
+    std::fs::write(&ek_roots, pems)?;
+    let (plugin, socket) = (system::binary("keyd-spire-plugin")?, node.keyd.socket());
     let (plugin, socket) = (plugin.display(), socket.display());
     Ok(format!(
         r#"

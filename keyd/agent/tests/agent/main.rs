@@ -1,4 +1,4 @@
-//! The agent on real parts: spire-server, keyd with a token and a TPM, OpenSSL.
+//! The agent on real parts: spire-server, keyd with a token and a TPM, OpenSSL, and other clients of the Workload API.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,26 +8,27 @@
     reason = "a test fails by panicking"
 )]
 
+mod by_handle;
 mod field;
+mod offline;
+mod refusals;
+mod renewal;
+mod standing;
+mod workload_api;
 
-use field::{DOMAIN, Field};
+use std::path::Path;
+
+use keyd_x509::{Certificate, parse_pem_chain};
 
 fn own_uid() -> String {
     format!("unix:uid:{}", nix::unistd::geteuid())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_attests_and_its_workload_gets_an_ml_dsa_svid_that_openssl_verifies() {
-    let field = Field::start().await.unwrap();
-    field.entry("/web", &[&own_uid()], &["-hint", "public"]).await.unwrap();
-    let agent = field.agent().await.unwrap();
+/// Certificates of a PEM file.
+fn chain(file: &Path) -> Vec<Certificate> {
+    parse_pem_chain("test", &std::fs::read(file).unwrap()).unwrap()
+}
 
-    let dir = agent.fetch().await.unwrap();
-    let signed =
-        system::openssl::verify_chain(&dir.join("svid.0.pem"), &dir.join("bundle.0.pem")).await.unwrap();
-    assert!(signed.iter().all(|s| s.starts_with("ML-DSA")), "{signed:?}");
-    let status = agent.status().await.unwrap();
-    assert_eq!(status["agent"]["spiffe_id"], field.agent_id);
-    assert_eq!(status["workloads"][0]["spiffe_id"], format!("spiffe://{DOMAIN}/web"));
-    agent.service.stop().await.unwrap();
+fn leaf_id(chain: &[Certificate]) -> String {
+    chain[0].leaf_spiffe_id().unwrap().to_string()
 }
