@@ -11,7 +11,7 @@ mod provision;
 mod wrap;
 
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -30,6 +30,9 @@ use module::Module;
 
 /// Label of the token's AES key that wraps secrets.
 pub(crate) const WRAPPING_KEY: &str = "keyd wrapping key";
+
+/// The last of the standard descriptors.
+const STDERR: RawFd = 2;
 
 /// How long sessions may take to close once keyd has gone.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -51,6 +54,7 @@ pub fn run() -> ExitCode {
 
 fn work() -> io::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
+    close_inherited()?;
     let mut socket = take_stdin()?;
     match frame::read::<Opening>(&mut socket)?.and_then(|opening| opening.task) {
         Some(Task::Serve(serve)) => serve_until_hangup(socket, serve),
@@ -59,6 +63,23 @@ fn work() -> io::Result<()> {
         }
         None => Err(io::Error::new(io::ErrorKind::InvalidData, "keyd gave no task")),
     }
+}
+
+/// Closes every descriptor but the standard ones. Libraries of keyd's open some without O_CLOEXEC (libtss2 its TPM),
+/// and those are no business of a vendor's module.
+fn close_inherited() -> io::Result<()> {
+    let numbers: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > STDERR)
+        .collect();
+    for number in numbers {
+        match nix::unistd::close(number) {
+            // The listing's own is closed already.
+            Ok(()) | Err(Errno::EBADF) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Takes the socket, and leaves /dev/null in its place, so that nothing a module starts inherits it.
