@@ -21,5 +21,8 @@ pub use connect::{DEFAULT_SOCKET, unix_channel};
 /// Longest message in either direction, in bytes.
 pub const MESSAGE_LIMIT: usize = 1 << 20; // 1 MiB
 
+/// HTTP/2 window of a stream and of a connection, in bytes: wide enough that a message never waits for a window update.
+pub const WINDOW: u32 = 4 << 20; // 4 MiB
+
 /// Room for what surrounds a message of [`MESSAGE_LIMIT`], in bytes.
 pub const ENVELOPE: usize = 4096;

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason, SignInput};
 use keyd_softkey::SoftKey;
+use prost::bytes::Bytes;
 use tokio::sync::{OnceCell, OwnedMutexGuard};
 
 use crate::config::Config;
@@ -31,6 +32,8 @@ struct Shared {
 pub struct Key {
     /// The record, as the store has it.
     pub record: KeyRecord,
+    /// Of its public key; 32 bytes, computed once because every signature names it.
+    pub fingerprint: Bytes,
     soft: OnceCell<SoftKey>,
 }
 
@@ -257,7 +260,8 @@ impl Keyring {
 
 impl Key {
     fn new(record: KeyRecord, soft: Option<SoftKey>) -> Self {
-        Self { record, soft: OnceCell::new_with(soft) }
+        let fingerprint = record.public_key.fingerprint().to_vec().into();
+        Self { record, fingerprint, soft: OnceCell::new_with(soft) }
     }
 }
 

@@ -62,10 +62,7 @@ impl KeyService for Services {
             let input = input(asked)?;
             let key = self.keyring.find(&id)?;
             let signature = self.keyring.sign(&key, input).await?;
-            Ok(v1::SignResponse {
-                signature: signature.into(),
-                fingerprint: key.record.public_key.fingerprint().to_vec().into(),
-            })
+            Ok(v1::SignResponse { signature: signature.into(), fingerprint: key.fingerprint.clone() })
         };
         result.await.map(Response::new).map_err(refuse)
     }

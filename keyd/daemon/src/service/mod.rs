@@ -7,7 +7,7 @@ mod tpm;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use keyd_api::{ENVELOPE, MESSAGE_LIMIT, status, v1};
+use keyd_api::{ENVELOPE, MESSAGE_LIMIT, WINDOW, status, v1};
 use keyd_core::{Caller, Failure, Namespace, Operation, Policy, Reason};
 use tonic::transport::server::{Router, UdsConnectInfo};
 use tonic::{Request, Status};
@@ -49,6 +49,8 @@ impl Services {
         const LIMIT: usize = MESSAGE_LIMIT + ENVELOPE;
         tonic::transport::Server::builder()
             .concurrency_limit_per_connection(calls_per_connection)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
             .add_service(
                 v1::key_service_server::KeyServiceServer::new(self.clone()).max_decoding_message_size(LIMIT),
             )
