@@ -11,7 +11,7 @@ pub struct TpmConfig {
     pub tcti: Tcti,
     /// The persistent handle of its storage root key.
     pub srk_handle: u32,
-    /// The Name of its storage root key as [`Tpm::ensure_srk`] gave it at enrolment. With none, whatever is at the
+    /// The Name of its storage root key as [`crate::Tpm::ensure_srk`] gave it at enrolment. With none, whatever is at the
     /// handle is trusted, and made where there is nothing.
     pub srk_name: Option<Vec<u8>>,
     /// How long a call may take, waiting for its turn included. Deriving an RSA key takes some TPMs a minute.
