@@ -54,6 +54,8 @@ pub async fn run(config_file: &Path) -> Result<(), Failure> {
         manager.abort();
     };
     tracing::info!(socket = %config.socket.display(), "keyd-agent serves");
+    // Ready means that callers get an answer, also where a node boots long before its uplink is there.
+    keyd_unix::tell_manager("READY=1\nSTATUS=not attested yet");
     let connections = Connections::default();
     let incoming = listener.map(|stream| stream.and_then(|stream| connections.admit(stream)));
     keyd_unix::serve(router, incoming, stop).await?;

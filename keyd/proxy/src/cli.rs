@@ -1,12 +1,12 @@
 //! The command line.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use keyd_core::{Failure, Reason};
-use tracing_subscriber::EnvFilter;
+use keyd_unix::Output;
+use serde_json::json;
 
 use crate::config::{Config, DEFAULT_CONFIG};
 use crate::serve;
@@ -15,7 +15,16 @@ use crate::serve;
 /// configuration names. Its own identity and key come from keyd-agent.
 #[derive(Parser)]
 #[command(name = "keyd-proxy", version)]
-enum Cli {
+struct Cli {
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
     /// Run the proxy in the foreground
     ///
     /// SIGTERM stops it: nobody new is let in, and open connections may end within drain_timeout_ms. Logs go to
@@ -41,35 +50,24 @@ struct File {
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse() {
-        Cli::Serve(file) => Config::read(&file.config).and_then(run),
-        Cli::Config(Check::Check(file)) => Config::read(&file.config).map(|config| {
-            println!(
-                "{} is valid; {} to {}, {} rules",
-                file.config.display(),
-                config.listen,
-                config.upstream,
-                config.allow.len()
-            );
+    let cli = Cli::parse();
+    let output = Output::new("keyd-proxy", cli.json);
+    output.end(match cli.command {
+        Command::Serve(file) => Config::read(&file.config).and_then(run),
+        Command::Config(Check::Check(file)) => Config::read(&file.config).and_then(|config| {
+            let (listen, upstream, rules) = (config.listen, config.upstream, config.allow.len());
+            let value = json!({
+                "config": file.config, "valid": true, "listen": listen, "upstream": upstream, "rules": rules,
+            });
+            output.show(&value, |_| {
+                format!("{} is valid; {listen} to {upstream}, {rules} rules", file.config.display())
+            })
         }),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("keyd-proxy: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 fn run(config: Config) -> Result<(), Failure> {
-    let filter = EnvFilter::try_from_env("KEYD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    keyd_unix::log_to_stderr();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -7,9 +7,7 @@ use std::time::Duration;
 use keyd_api::agent::AgentClient;
 use keyd_core::{Failure, Reason};
 use keyd_tls::{Acceptor, Handshakes, Profile, Settings};
-use sd_notify::NotifyState;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -42,7 +40,7 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
         idle: config.idle_timeout(),
     };
     let door = Door::open(&config).await?;
-    let stop = stop_signal()?;
+    let stop = keyd_unix::told_to_stop()?;
     tokio::pin!(stop);
 
     let mut connections = JoinSet::new();
@@ -58,7 +56,7 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
     }
 
     drop(door);
-    tell_manager(&[NotifyState::Stopping]);
+    keyd_unix::tell_manager("STOPPING=1");
     tracing::info!(connections = connections.len(), "stopping");
     let drained = timeout(config.drain_timeout(), async {
         while let Some(ended) = connections.join_next().await {
@@ -84,8 +82,7 @@ impl Door {
         let listener = TcpListener::bind(config.listen).await.map_err(fault)?;
         let address = listener.local_addr().map_err(fault)?;
         tracing::info!(%address, upstream = %config.upstream, "listening");
-        let status = format!("listening on {address} for {}", config.upstream);
-        tell_manager(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        keyd_unix::tell_manager(&format!("READY=1\nSTATUS=listening on {address} for {}", config.upstream));
         let limit = config.connections;
         Ok(Self { listener, slots: Arc::new(Semaphore::new(limit)), limit })
     }
@@ -114,22 +111,5 @@ impl Door {
 fn note(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a connection's task failed");
-    }
-}
-
-fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
-    let on = |kind| {
-        signal(kind).map_err(|e| Failure::new(Reason::Internal, format!("cannot watch for signals: {e}")))
-    };
-    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    })
-}
-
-/// Tells systemd, where it started us. Without it this does nothing.
-fn tell_manager(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "cannot notify the service manager");
     }
 }

@@ -59,10 +59,9 @@ impl Manager {
 
     fn adopt(&mut self, own: Own) -> Result<(), AgentError> {
         self.server.show(Some(own.identity()?));
+        keyd_unix::tell_manager(&format!("STATUS=attested as {}", own.id));
         self.health.send_modify(|health| health.own = Some(own.clone()));
-        if self.own.replace(own).is_none() {
-            keyd_unix::tell_manager("READY=1");
-        }
+        self.own = Some(own);
         Ok(())
     }
 
