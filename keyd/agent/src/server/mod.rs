@@ -22,6 +22,8 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 pub use calls::BATCH;
+#[cfg(fuzzing)]
+pub(crate) use calls::numbered;
 
 use crate::config::ServerAddress;
 use crate::error::AgentError;
