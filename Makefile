@@ -1,6 +1,6 @@
 # Everything a newcomer needs: `make demo` shows it, `make test` proves it.
 
-.PHONY: demo test lint bench peers clean
+.PHONY: demo test fuzz lint bench peers clean
 
 build = cargo build --locked --workspace --bins
 
@@ -13,6 +13,10 @@ demo:
 test:
 	@tests/peers/install.sh 'cargo test --locked --workspace --no-run'
 	@scripts/test.sh
+
+# Every parser of bytes from outside, for SECONDS each.
+fuzz:
+	@scripts/fuzz.sh $(SECONDS)
 
 # Formatting, clippy, dependencies, shell scripts, units.
 lint:

@@ -53,7 +53,11 @@ impl Config {
         Self::parse(&file, &text)
     }
 
-    fn parse(file: &str, text: &str) -> Result<Self, Failure> {
+    /// Checks a text that came from `file`.
+    ///
+    /// # Errors
+    /// [`Reason::BadConfig`] naming file, line and key.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Failure> {
         let config: Self = keyd_core::config::parse(file, text)?;
         let namespace = config.namespace()?;
         if namespace == config.workload_namespace()? {

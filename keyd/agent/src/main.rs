@@ -1,23 +1,7 @@
 //! `keyd-agent`: attests this node to a SPIRE server with its TPM, and serves X.509-SVIDs to its workloads.
 
-mod cli;
-mod config;
-mod entry;
-mod error;
-mod keyd_key;
-mod manager;
-mod own;
-mod proto;
-mod run;
-mod serve;
-mod server;
-mod snapshot;
-mod state;
-mod svid;
-mod workload;
-
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main()
+    keyd_agent::main()
 }

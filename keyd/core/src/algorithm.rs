@@ -7,7 +7,7 @@ use const_oid::ObjectIdentifier;
 use const_oid::db::{fips204, rfc5912};
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Failure, Reason};
+use crate::failure::{Failure, Reason, quoted};
 use crate::suggest::nearest;
 
 /// A key's algorithm, written `ml-dsa-65`, `ec-p256` and so on.
@@ -105,7 +105,7 @@ impl FromStr for Algorithm {
             let hint = nearest(text, names).map(|n| format!(" Did you mean {n}?")).unwrap_or_default();
             Failure::new(
                 Reason::UnknownAlgorithm,
-                format!("unknown algorithm {text:?}.{hint} Known are {}.", names.join(", ")),
+                format!("unknown algorithm {}.{hint} Known are {}.", quoted(text), names.join(", ")),
             )
         })
     }
@@ -179,5 +179,11 @@ mod tests {
         let e = "ml-dsa65".parse::<Algorithm>().unwrap_err();
         assert_eq!(e.reason, Reason::UnknownAlgorithm);
         assert!(e.message.contains("Did you mean ml-dsa-65?"), "{e}");
+    }
+
+    #[test]
+    fn a_huge_name_is_refused_in_few_words() {
+        let e = "x".repeat(1 << 20).parse::<Algorithm>().unwrap_err();
+        assert!(e.message.len() < 400, "{}", e.message.len());
     }
 }

@@ -141,6 +141,16 @@ impl Failure {
     }
 }
 
+/// How much of what was given a failure repeats, in characters.
+const SHOWN: usize = 80;
+
+/// `text` in quotes, cut short where it is long: a failure has to fit into a log line and an HTTP/2 header.
+pub(crate) fn quoted(text: &str) -> String {
+    let shown: String = text.chars().take(SHOWN).collect();
+    let dots = if shown.len() < text.len() { "…" } else { "" };
+    format!("{shown:?}{dots}")
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Failure, Reason};
+use crate::failure::{Failure, Reason, quoted};
 
 /// Longest namespace, in bytes.
 const NAMESPACE_LEN: usize = 64;
@@ -94,13 +94,8 @@ fn well_formed(text: &str, longest: usize, allowed: impl Fn(u8) -> bool) -> bool
         && text.bytes().all(allowed)
 }
 
-/// How much of a bad id an error repeats, in characters.
-const SHOWN: usize = 80;
-
 fn refusal(what: &str, text: &str, wanted: &str) -> Failure {
-    let shown: String = text.chars().take(SHOWN).collect();
-    let dots = if shown.len() < text.len() { "…" } else { "" };
-    Failure::new(Reason::BadKeyId, format!("bad {what} {shown:?}{dots}: it must be {wanted}"))
+    Failure::new(Reason::BadKeyId, format!("bad {what} {}: it must be {wanted}", quoted(text)))
 }
 
 // === conversions ===

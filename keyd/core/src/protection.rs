@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Failure, Reason};
+use crate::failure::{Failure, Reason, quoted};
 use crate::suggest::nearest;
 
 /// How a private key is protected, strongest first.
@@ -54,7 +54,7 @@ impl FromStr for Protection {
             let hint = nearest(text, names).map(|n| format!(" Did you mean {n}?")).unwrap_or_default();
             Failure::new(
                 Reason::UnknownProtection,
-                format!("unknown protection {text:?}.{hint} Known are {}.", names.join(", ")),
+                format!("unknown protection {}.{hint} Known are {}.", quoted(text), names.join(", ")),
             )
         })
     }

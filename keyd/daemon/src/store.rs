@@ -155,7 +155,7 @@ impl Store {
     }
 }
 
-fn encode(record: &KeyRecord) -> Vec<u8> {
+pub(crate) fn encode(record: &KeyRecord) -> Vec<u8> {
     Stored {
         algorithm: record.algorithm.to_string(),
         protection: record.protection.to_string(),
@@ -168,7 +168,7 @@ fn encode(record: &KeyRecord) -> Vec<u8> {
 }
 
 /// Reads a record; nothing of it is taken on trust.
-fn decode(id: &str, bytes: &[u8]) -> Result<KeyRecord, String> {
+pub(crate) fn decode(id: &str, bytes: &[u8]) -> Result<KeyRecord, String> {
     if bytes.len() > RECORD_LIMIT {
         return Err(format!("{} bytes, more than {RECORD_LIMIT}", bytes.len()));
     }

@@ -14,6 +14,8 @@ mod config;
 mod ecdsa;
 mod error;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod link;
 mod pin_gate;
 mod process;

@@ -54,11 +54,19 @@ impl Config {
     /// [`Reason::BadConfig`] naming file, line and key.
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let file = path.display().to_string();
-        let bad = |why: String| Failure::new(Reason::BadConfig, format!("{file}: {why}"));
-        let text =
-            std::fs::read_to_string(path).map_err(|e| bad(format!("cannot read the configuration: {e}")))?;
-        let config: Self = keyd_core::config::parse(&file, &text)?;
-        config.check().map_err(bad)?;
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Failure::new(Reason::BadConfig, format!("{file}: cannot read the configuration: {e}"))
+        })?;
+        Self::parse(&file, &text)
+    }
+
+    /// Checks a text that came from `file`.
+    ///
+    /// # Errors
+    /// [`Reason::BadConfig`] naming file, line and key.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Failure> {
+        let config: Self = keyd_core::config::parse(file, text)?;
+        config.check().map_err(|why| Failure::new(Reason::BadConfig, format!("{file}: {why}")))?;
         Ok(config)
     }
 

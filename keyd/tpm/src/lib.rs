@@ -14,6 +14,8 @@ mod config;
 mod connection;
 mod ek;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod nv;
 mod primary;

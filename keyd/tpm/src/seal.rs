@@ -45,9 +45,7 @@ pub(crate) fn seal(connection: &mut Connection, secret: &Secret, context: &[u8])
 
 /// Opens a blob of [`seal`].
 pub(crate) fn unseal(connection: &mut Connection, blob: &[u8], context: &[u8]) -> Result<Secret, Error> {
-    let Blob { release: Release::ThisTpm, public, private } = Blob::decode(blob)?;
-    let public = Public::unmarshall(&public).map_err(Error::NotOurs)?;
-    let private = Private::try_from(private).map_err(Error::NotOurs)?;
+    let (public, private) = read(blob)?;
     let content = connection.with_salted_session(|connection, srk, session| {
         let loaded = connection.context.execute_with_session(Some(session), |c| c.load(srk, private, public));
         let object = loaded.map_err(|source| match meaning(&source) {
@@ -63,6 +61,14 @@ pub(crate) fn unseal(connection: &mut Connection, blob: &[u8], context: &[u8]) -
         .ok_or(Error::Blob("what it holds is too short"))?;
     verify_slices_are_equal(bound, digest(&SHA256, context).as_ref()).map_err(|_| Error::OtherContext)?;
     Ok(Secret::new(secret.to_vec()))
+}
+
+/// The two areas of a blob, as TPM2_Load takes them.
+pub(crate) fn read(blob: &[u8]) -> Result<(Public, Private), Error> {
+    let Blob { release: Release::ThisTpm, public, private } = Blob::decode(blob)?;
+    let public = Public::unmarshall(&public).map_err(Error::NotOurs)?;
+    let private = Private::try_from(private).map_err(Error::NotOurs)?;
+    Ok((public, private))
 }
 
 /// The sealed object's public area. A policy over PCRs will take the place of userWithAuth here.

@@ -45,7 +45,9 @@ fn refuse_expressions(value: &Value) -> Result<(), Failure> {
     }
 }
 
+/// A failure on one line, which is what SPIRE prints, whatever the text held that `what` repeats.
 fn bad(what: &str) -> Failure {
+    let what = &what.replace(char::is_control, " ");
     let hint = suggestion(what).map(|s| format!(". Did you mean {s:?}?")).unwrap_or_default();
     Failure::new(Reason::BadConfig, format!("plugin_data: {what}{hint}"))
 }
@@ -253,6 +255,13 @@ mod tests {
         refuses("\"a b\" = 1", "is not a plain name");
         refuses("\"\" = 1", "is not a plain name");
         refuses("a = 1\na = 2", "plugin_data: ");
+    }
+
+    #[test]
+    fn a_key_over_two_lines_is_refused_on_one() {
+        refuses("\"a\nb\" = 1", "the key \"a b\" is not a plain name");
+        let message = parse::<Example>(r#"{"a\nb": 1}"#).unwrap_err().message;
+        assert!(message.starts_with("plugin_data: unknown field `a b`"), "{message:?}");
     }
 
     #[test]

@@ -63,6 +63,8 @@
 
 mod config;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod goplugin;
 mod hcl;
 mod hclog;

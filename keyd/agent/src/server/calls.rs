@@ -145,7 +145,7 @@ fn request<T>(message: T) -> Request<T> {
 }
 
 /// A bundle with authorities that can be read. One without any would leave the agent believing nobody.
-fn numbered(
+pub(crate) fn numbered(
     call: &'static str,
     trust_domain: &TrustDomain,
     bundle: types::Bundle,

@@ -21,6 +21,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+#[cfg(fuzzing)]
+pub(crate) use calls::numbered;
 pub use calls::{BATCH, Numbered};
 
 use crate::config::ServerAddress;

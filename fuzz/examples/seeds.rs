@@ -1,0 +1,286 @@
+//! Writes the seeds in fuzz/corpus, but for the configurations and names, which are written by hand: what keyd's own code
+//! and a software TPM make. To be run when a format changes, with swtpm and libtss2 at hand:
+//! `cargo run --manifest-path fuzz/Cargo.toml --example seeds`.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use keyd_api::v1;
+use keyd_attest::wire::Public;
+use keyd_attest::{
+    Challenge, Credential, EkCertificate, EkKey, Manifest, Payload, PcrSet, PcrValues, References, Response,
+};
+use keyd_core::{Algorithm, Failure, PublicKey, Sealer, Secret, SignInput};
+use keyd_softkey::SoftKey;
+use keyd_tpm::{Tpm, TpmConfig};
+use keyd_x509::{Signer, Validity, VerifiedRequest};
+use peers::swtpm::Swtpm;
+use prost::Message;
+
+const ALGORITHMS: [Algorithm; 3] = [Algorithm::EcP256, Algorithm::EcP384, Algorithm::MlDsa65];
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let swtpm = Swtpm::start(dir.path())?;
+    attestation(&swtpm).await?;
+    certificates().await?;
+    records()?;
+    requests()?;
+    frames()?;
+    spire()
+}
+
+/// The structures of a TPM, the messages made of them, and what it sealed.
+async fn attestation(swtpm: &Swtpm) -> Result<()> {
+    let tpm = Tpm::open(TpmConfig::new(swtpm.tcti().parse()?))?;
+    let e = tpm.endorsement().await?;
+    put("tpmt_public", "ak", &e.ak_public)?;
+    put("tpmt_public", "ek", &e.ek_public)?;
+    let (ek, ak) = (Public::parse(&e.ek_public)?, Public::parse(&e.ak_public)?);
+    let ek = EkKey::from_public(&ek)?;
+    let roots = swtpm.ek_roots().into_iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
+    put("ek_roots", "swtpm", &roots.concat())?;
+    put("ek_certificate", "swtpm", &e.ek_certificate.clone().unwrap_or_default())?;
+
+    let manifest = Manifest {
+        version: Manifest::VERSION,
+        node: "edge-17".to_owned(),
+        ek_sha256: ek.sha256(),
+        ek_certificate: e.ek_certificate.clone().map(EkCertificate),
+        ak_name: ak.name(),
+        manufacturer: e.manufacturer,
+        firmware_version: e.firmware_version,
+        pcrs: References { sha256: PcrValues::new([(7, [0; 32])])? },
+    };
+    put("manifest", "swtpm", manifest.to_json()?.as_bytes())?;
+
+    let secret = Secret::new(vec![7; 32]);
+    let payload = Payload::new(e.ek_certificate, e.ek_public, &e.ak_public, vec![[7; 32], [8; 32]])?;
+    put("attest_payload", "swtpm", &payload.encode())?;
+    let challenge = Challenge {
+        credential: Credential::make(&ek, &ak.name(), &secret)?,
+        nonce: [7; 32],
+        pcrs: PcrSet::new([0, 7])?,
+    };
+    put("attest_challenge", "keyd", &challenge.encode())?;
+    let quote = tpm.quote(&[0, 7], &[7; 32]).await?;
+    put("tpms_attest", "quote", &quote.attest)?;
+    put("tpmt_signature", "quote", &quote.signature)?;
+    let pcrs = PcrValues::new(quote.pcrs.into_iter().map(|p| (p.index, p.value)))?;
+    let response = Response { attest: quote.attest, signature: quote.signature, pcrs };
+    put("attest_response", "swtpm", &response.encode())?;
+
+    put("sealed_blob", "swtpm", &tpm.seal(&secret, b"context").await?)
+}
+
+/// A root, an intermediate and the request for it, for each kind of key.
+async fn certificates() -> Result<()> {
+    let td = "td".parse()?;
+    let validity = Validity::starting(SystemTime::now(), Duration::from_secs(24 * 60 * 60));
+    for algorithm in ALGORITHMS {
+        let (root_key, key) = (Key::new(algorithm)?, Key::new(algorithm)?);
+        let root = keyd_x509::self_signed_root(&root_key, &td, validity).await?;
+        let request = keyd_x509::request(&key, Some(&td.id())).await?;
+        let verified = VerifiedRequest::from_der(&request)?;
+        let ca = keyd_x509::issue_ca(&root_key, &root, &verified, &td, validity).await?;
+        let name = algorithm.name();
+        put("public_key", name, key.0.public_key().spki())?;
+        put("certificate_request", name, &request)?;
+        put("certificate", name, ca.der())?;
+        put("pem_chain", name, keyd_x509::to_pem([&ca, &root])?.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Records of the store.
+fn records() -> Result<()> {
+    for algorithm in ALGORITHMS {
+        let key = Key::new(algorithm)?;
+        let record = [
+            field(1, algorithm.name()),
+            field(2, "tpm-sealed"),
+            number(3, 1),
+            number(4, 1_800_000_000),
+            field(5, key.0.public_key().spki()),
+            field(6, [7; 16]),
+        ];
+        put("store_record", algorithm.name(), &record.concat())?;
+    }
+    Ok(())
+}
+
+/// A call of each method of `keyd.v1` that takes something.
+fn requests() -> Result<()> {
+    let key = || "n/ec-p256".to_owned();
+    let digest = v1::Digest { hash: v1::Hash::Sha256.into(), value: vec![7; 32].into() };
+    let sign = |input| v1::SignRequest { key: key(), input: Some(input) }.encode_to_vec();
+    let calls = [
+        (
+            "create",
+            b'c',
+            v1::CreateKeyRequest {
+                key: "n/a".into(),
+                algorithm: "ml-dsa-65".into(),
+                protection: "hsm".into(),
+            }
+            .encode_to_vec(),
+        ),
+        (
+            "create-long-name",
+            b'c',
+            v1::CreateKeyRequest {
+                key: "n/a".into(),
+                algorithm: "x".repeat(2000),
+                protection: String::new(),
+            }
+            .encode_to_vec(),
+        ),
+        ("list", b'l', v1::ListKeysRequest { namespace: "n".into() }.encode_to_vec()),
+        ("show", b's', v1::ShowKeyRequest { key: key() }.encode_to_vec()),
+        ("sign-digest", b'S', sign(v1::sign_request::Input::Digest(digest))),
+        ("sign-message", b'S', sign(v1::sign_request::Input::Message(b"message".to_vec().into()))),
+        ("rotate", b'r', v1::RotateKeyRequest { key: key(), algorithm: "ec-p384".into() }.encode_to_vec()),
+        (
+            "activate",
+            b'a',
+            v1::ActivateCredentialRequest {
+                id_object: vec![7; 34].into(),
+                encrypted_secret: vec![7; 68].into(),
+            }
+            .encode_to_vec(),
+        ),
+        (
+            "quote",
+            b'q',
+            v1::QuoteRequest { pcrs: vec![0, 7], qualifying_data: vec![7; 32].into() }.encode_to_vec(),
+        ),
+        (
+            "bind",
+            b'b',
+            v1::BindAgentRequest { agent_id: "spiffe://td/a".into(), spki_sha256: vec![vec![7; 32].into()] }
+                .encode_to_vec(),
+        ),
+        (
+            "redeem",
+            b'B',
+            v1::RedeemBindingRequest { agent_id: "spiffe://td/a".into(), spki_sha256: vec![7; 32].into() }
+                .encode_to_vec(),
+        ),
+    ];
+    for (name, method, request) in calls {
+        put("api_request", name, &[&[method], &*request].concat())?;
+    }
+    Ok(())
+}
+
+/// What keyd and a worker say to each other while a key is made and used.
+fn frames() -> Result<()> {
+    let id = [7; 16];
+    let serve = [field(1, "/usr/lib/module.so"), field(2, "label"), field(4, "1234"), number(5, 4)];
+    let create = [field(1, id), field(2, "n/a"), field(3, "ec-p256")];
+    let sign = [field(1, id), field(2, "ec-p256"), field(3, [7; 32])];
+    let to_worker = [
+        field(1, serve.concat()),
+        [number(1, 1), field(3, create.concat())].concat(),
+        [number(1, 2), field(2, sign.concat())].concat(),
+        [number(1, 3), field(7, [])].concat(),
+    ];
+    let failed = [field(1, "TOKEN_ABSENT"), field(2, "the token is gone"), number(3, 1)];
+    let object = [field(1, id), field(2, "n/a"), number(3, 1), number(4, 1)];
+    let description = [field(1, "SoftHSM"), field(2, "ec-p256"), number(3, 1)];
+    let from_worker = [
+        number(9, 1),
+        [number(1, 1), field(4, [7; 65])].concat(),
+        [number(1, 2), field(6, field(1, object.concat()))].concat(),
+        [number(1, 3), field(7, description.concat())].concat(),
+        [number(1, 4), field(2, failed.concat())].concat(),
+    ];
+    put("frames_to_worker", "key", &stream(&to_worker)?)?;
+    put("frames_from_worker", "key", &stream(&from_worker)?)?;
+
+    for algorithm in [Algorithm::EcP256, Algorithm::EcP384] {
+        let key = Key::new(algorithm)?;
+        let point = key.0.public_key().raw();
+        put(
+            "token_value",
+            &format!("point-{algorithm}"),
+            &[&[4, u8::try_from(point.len())?], point].concat(),
+        )?;
+        put("token_value", &format!("signature-{algorithm}"), &vec![7; 2 * algorithm.secret_len()])?;
+    }
+    Ok(())
+}
+
+/// What a SPIRE server sends: `spire.api.types.Entry` and `Bundle`.
+fn spire() -> Result<()> {
+    let entry = [
+        field(1, "0f1c1e3a-entry"),
+        field(2, [field(1, "td"), field(2, "/web")].concat()),
+        field(4, [field(1, "unix"), field(2, "uid:1000")].concat()),
+        field(6, "other"),
+        number(9, 1_900_000_000),
+        number(11, 3),
+    ];
+    put("spire_entry", "web", &entry.concat())?;
+    let root = fs::read(corpus("certificate", "ec-p256"))?;
+    put("spire_bundle", "td", &[field(1, "td"), field(2, field(1, root)), number(5, 9)].concat())
+}
+
+// === helpers ===
+
+struct Key(SoftKey);
+
+impl Key {
+    fn new(algorithm: Algorithm) -> Result<Self, Failure> {
+        SoftKey::from_secret(algorithm, &SoftKey::generate_secret(algorithm)?).map(Self)
+    }
+}
+
+impl Signer for Key {
+    fn public_key(&self) -> &PublicKey {
+        self.0.public_key()
+    }
+
+    async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
+        self.0.sign(SignInput::Message(message))
+    }
+}
+
+/// A length-delimited field of protocol buffers.
+fn field(tag: u32, value: impl AsRef<[u8]>) -> Vec<u8> {
+    let (mut out, value) = (Vec::new(), value.as_ref());
+    prost::encoding::encode_key(tag, prost::encoding::WireType::LengthDelimited, &mut out);
+    prost::encoding::encode_varint(value.len() as u64, &mut out);
+    out.extend(value);
+    out
+}
+
+/// A number of protocol buffers.
+fn number(tag: u32, value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    prost::encoding::encode_key(tag, prost::encoding::WireType::Varint, &mut out);
+    prost::encoding::encode_varint(value, &mut out);
+    out
+}
+
+fn stream(messages: &[Vec<u8>]) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    for message in messages {
+        out.extend(u32::try_from(message.len())?.to_be_bytes());
+        out.extend(message);
+    }
+    Ok(out)
+}
+
+fn corpus(target: &str, name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target).join(name)
+}
+
+fn put(target: &str, name: &str, bytes: &[u8]) -> Result<()> {
+    let file = corpus(target, name);
+    fs::create_dir_all(file.with_file_name(""))?;
+    Ok(fs::write(file, bytes)?)
+}

@@ -1,0 +1,9 @@
+//! `proxy.toml`.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let _ = keyd_proxy::fuzzing::config(text);
+});
