@@ -1,5 +1,7 @@
 //! The generated messages, clients and servers. What each field means stands in `proto/`.
 
+use zeroize::Zeroize;
+
 #[allow(missing_docs, clippy::all, reason = "generated; documented in the .proto files")]
 mod packages {
     include!(concat!(env!("OUT_DIR"), "/packages.rs"));
@@ -19,6 +21,13 @@ pub mod workload {
         ValidateJwtsvidResponse, X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest,
         X509svidResponse, spiffe_workload_api_client, spiffe_workload_api_server,
     };
+}
+
+impl Drop for workload::X509svid {
+    /// Wipes the private key.
+    fn drop(&mut self) {
+        self.x509_svid_key.zeroize();
+    }
 }
 
 impl std::fmt::Debug for workload::X509svid {

@@ -16,7 +16,7 @@ use crate::serve::{About, Desk};
 use crate::server::SpireServer;
 use crate::state::{State, read_certificates};
 use crate::svid::mint::Maker;
-use crate::workload::Connections;
+use crate::workload::{Connections, Peer};
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -37,6 +37,11 @@ pub async fn run(config_file: &Path) -> Result<(), Failure> {
         server_address: config.server_address.as_str().to_owned(),
         memory_locked,
     };
+    if !Peer::processes_are_certain() {
+        tracing::warn!(
+            "this kernel is older than Linux 6.5: callers have no selectors but uid, user, gid and group"
+        );
+    }
     let told_to_stop = keyd_unix::told_to_stop()?;
     let listener = UnixListenerStream::new(keyd_unix::bind(&config.socket)?);
     let (manager, told) = Manager::new(parts);
@@ -92,5 +97,41 @@ fn bundle(file: &Path, state: &State) -> Result<Vec<Certificate>, AgentError> {
             );
             Err(Failure::new(Reason::BadConfig, why).into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::time::Duration;
+
+    use peers::openssl::{Subject, issue};
+
+    use super::*;
+
+    fn written_at(file: &Path, seconds: u64) {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        OpenOptions::new().append(true).open(file).unwrap().set_modified(at).unwrap();
+    }
+
+    #[test]
+    fn the_newer_of_the_operators_and_the_servers_bundle_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(&dir.path().join("state")).unwrap();
+        let given = issue(dir.path(), &Subject::ca("given", "td"), None).unwrap().certificate;
+        let kept = issue(dir.path(), &Subject::ca("kept", "td"), None).unwrap().certificate;
+        let read = |file: &Path| read_certificates(file).unwrap().unwrap().0;
+        let (given_roots, kept_roots) = (read(&given), read(&kept));
+
+        assert_eq!(bundle(&given, &state).unwrap(), given_roots, "the first time");
+        state.keep_bundle(&kept_roots).unwrap();
+        let kept = dir.path().join("state/bundle.pem");
+        written_at(&given, 100);
+        written_at(&kept, 200);
+        assert_eq!(bundle(&given, &state).unwrap(), kept_roots, "the server's word is newer");
+        written_at(&given, 300);
+        assert_eq!(bundle(&given, &state).unwrap(), given_roots, "brought in by hand");
+        std::fs::remove_file(&given).unwrap();
+        assert_eq!(bundle(&given, &state).unwrap(), kept_roots);
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use keyd_core::{Failure, Reason};
-use keyd_x509::{Certificate, SpiffeId, TrustDomain};
+use keyd_x509::{Certificate, TrustDomain};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -35,8 +35,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// How the agent is, for the operator.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
-    /// Its SPIFFE ID, its key's id in keyd, and when its SVID ends.
-    pub own: Option<(SpiffeId, String, SystemTime)>,
+    /// Its own SVID.
+    pub own: Option<Own>,
     /// When the server last answered.
     pub last_contact: Option<SystemTime>,
     /// What keeps the agent from its server or its keys now.

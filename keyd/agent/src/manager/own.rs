@@ -59,11 +59,10 @@ impl Manager {
 
     fn adopt(&mut self, own: Own) -> Result<(), AgentError> {
         self.server.show(Some(own.identity()?));
-        let told = (own.id.clone(), own.key.id().to_string(), own.lifetime.not_after);
+        self.health.send_modify(|health| health.own = Some(own.clone()));
         if self.own.replace(own).is_none() {
             keyd_unix::tell_manager("READY=1");
         }
-        self.health.send_modify(|health| health.own = Some(told));
         Ok(())
     }
 

@@ -38,11 +38,11 @@ impl AdminService for Desk {
                 not_after: unix_seconds(svid.lifetime.not_after),
             })
         });
-        let own = health.own.map(|(id, key, not_after)| Svid {
-            spiffe_id: id.to_string(),
+        let own = health.own.map(|own| Svid {
+            spiffe_id: own.id.to_string(),
             hint: String::new(),
-            key,
-            not_after: unix_seconds(not_after),
+            key: own.key.id().to_string(),
+            not_after: unix_seconds(own.lifetime.not_after),
         });
         Ok(Response::new(StatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),

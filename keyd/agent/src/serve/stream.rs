@@ -21,7 +21,7 @@ pub type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// What a stream is about.
 pub trait View: Send + Sync + 'static {
     /// What the caller may see; compared, so that nothing is sent twice.
-    type Seen: PartialEq + Send;
+    type Seen: PartialEq + Send + Sync;
     /// What is sent.
     type Message: Send + 'static;
 
@@ -34,10 +34,7 @@ pub trait View: Send + Sync + 'static {
 
 impl Desk {
     /// Sends what `view` sees, now and at every change, until the caller goes away or is refused.
-    pub fn follow<V: View>(&self, peer: Peer, view: V) -> Response<Responses<V::Message>>
-    where
-        V::Seen: Sync,
-    {
+    pub fn follow<V: View>(&self, peer: Peer, view: V) -> Response<Responses<V::Message>> {
         let (sender, receiver) = mpsc::channel(1);
         let desk = self.clone();
         tokio::spawn(async move {

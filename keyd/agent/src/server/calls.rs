@@ -170,3 +170,47 @@ fn item(result: batch_new_x509svid_response::Result) -> Result<Vec<Vec<u8>>, Str
         _ => Err("neither an SVID nor a refusal".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use peers::openssl::{Subject, issue};
+
+    use super::*;
+
+    #[test]
+    fn a_bundle_that_would_leave_the_agent_alone_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = issue(dir.path(), &Subject::ca("ca", "td"), None).unwrap().certificate;
+        let root = keyd_x509::parse_pem_chain("ca", &std::fs::read(file).unwrap()).unwrap().remove(0);
+        let sent = |name: &str, ders: &[&[u8]]| {
+            let authorities = ders.iter().map(|der| types::X509Certificate { asn1: der.to_vec() });
+            let bundle = types::Bundle {
+                trust_domain: name.to_owned(),
+                x509_authorities: authorities.collect(),
+                sequence_number: 7,
+            };
+            numbered("GetBundle", &"td".parse().unwrap(), bundle)
+        };
+        for name in ["td", "spiffe://td"] {
+            let bundle = sent(name, &[root.der()]).unwrap();
+            assert_eq!((bundle.authorities, bundle.sequence), (vec![root.clone()], 7));
+        }
+        assert!(sent("td", &[]).unwrap_err().to_string().contains("the bundle is empty"));
+        assert!(sent("other", &[root.der()]).unwrap_err().to_string().contains("\"other\""));
+        assert!(sent("td", &[root.der(), b"x"]).is_err());
+    }
+
+    #[test]
+    fn an_item_is_an_svid_or_a_refusal() {
+        let svid = Some(types::X509svid { cert_chain: vec![vec![1]], ..types::X509svid::default() });
+        let result = |code: Option<i32>, svid| {
+            let status = code.map(|code| types::Status { code, message: "why".to_owned() });
+            item(batch_new_x509svid_response::Result { status, svid })
+        };
+        assert_eq!(result(Some(0), svid.clone()), Ok(vec![vec![1]]));
+        assert_eq!(result(Some(5), svid.clone()), Err("why".to_owned()));
+        for odd in [result(None, svid), result(Some(0), None), result(None, None)] {
+            assert!(odd.unwrap_err().contains("neither"));
+        }
+    }
+}

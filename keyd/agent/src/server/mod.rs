@@ -147,7 +147,7 @@ fn words(error: keyd_tls::TlsError) -> Failure {
         true => Failure::new(
             failure.reason,
             format!(
-                "{failure}; this agent offers TLS 1.3 with X25519MLKEM768 alone, and the server took it not"
+                "{failure}; this agent offers TLS 1.3 with X25519MLKEM768 alone, which the server does not take"
             ),
         ),
         false => failure,

@@ -28,6 +28,12 @@ pub struct Process {
 }
 
 impl Peer {
+    /// Whether this kernel hands over processes without a race.
+    pub fn processes_are_certain() -> bool {
+        let own = UnixStream::pair().and_then(|(stream, _)| Self::of(&stream));
+        own.is_ok_and(|peer| peer.process.is_some())
+    }
+
     /// Asks the kernel.
     ///
     /// # Errors

@@ -93,11 +93,8 @@ fn find(peer: &Peer, sort: Sort) -> Vec<Selector> {
 
 fn values(peer: &Peer, sort: Sort) -> io::Result<Vec<String>> {
     let process = || {
-        peer.process.as_deref().ok_or_else(|| {
-            io::Error::other(
-                "the kernel is older than Linux 6.5 and cannot say for certain which process calls",
-            )
-        })
+        let unknown = || io::Error::other("the kernel does not hand over its process");
+        peer.process.as_deref().ok_or_else(unknown)
     };
     let one = |value: Option<String>| value.into_iter().collect();
     Ok(match sort {

@@ -13,6 +13,7 @@ use serde_json::Value;
 use system::keyd::{Keyd, token_table, write_private};
 use system::service::Service;
 use tempfile::TempDir;
+use tokio::net::UnixDatagram;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
@@ -135,16 +136,32 @@ impl Field {
 pub struct Agent {
     pub service: Service,
     pub dir: PathBuf,
+    /// What systemd would hear.
+    manager: UnixDatagram,
 }
 
 impl Agent {
     /// Starts it in the directory of one that ran before.
     pub async fn start(dir: &Path) -> Result<Self> {
-        let config = dir.join("agent.toml");
-        let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
-        let mut service = Service::spawn(Path::new(AGENT), args, &dir.join("agent.log"))?;
+        let notify = dir.join("notify.sock");
+        let _ = std::fs::remove_file(&notify);
+        let manager = UnixDatagram::bind(&notify)?;
+        let environment = format!("NOTIFY_SOCKET={}", notify.display());
+        let config = dir.join("agent.toml").display().to_string();
+        let args = [&environment, AGENT, "serve", "--config", &config];
+        let mut service = Service::spawn(Path::new("/usr/bin/env"), args, &dir.join("agent.log"))?;
         service.listens_on(&dir.join("agent.sock")).await?;
-        Ok(Self { service, dir: dir.to_owned() })
+        Ok(Self { service, dir: dir.to_owned(), manager })
+    }
+
+    /// What systemd has heard meanwhile.
+    pub fn told_manager(&self) -> Vec<String> {
+        let mut buffer = [0; 256];
+        let mut told = Vec::new();
+        while let Ok(length) = self.manager.try_recv(&mut buffer) {
+            told.push(String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned());
+        }
+        told
     }
 
     pub fn socket(&self) -> PathBuf {
