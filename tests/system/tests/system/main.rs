@@ -11,3 +11,4 @@
 mod doctor;
 mod examples;
 mod provisioning;
+mod vectors;
