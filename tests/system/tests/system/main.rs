@@ -10,5 +10,6 @@
 
 mod doctor;
 mod examples;
+mod limits;
 mod provisioning;
 mod vectors;
