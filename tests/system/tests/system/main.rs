@@ -12,4 +12,5 @@ mod doctor;
 mod examples;
 mod limits;
 mod provisioning;
+mod spire;
 mod vectors;
