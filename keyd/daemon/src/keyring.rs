@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason, SignInput};
 use keyd_softkey::SoftKey;
 use prost::bytes::Bytes;
-use tokio::sync::{OnceCell, OwnedMutexGuard};
+use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore, SemaphorePermit};
 
 use crate::config::Config;
 use crate::places::Places;
@@ -24,6 +24,8 @@ struct Shared {
     places: Places,
     store: Store,
     keys: RwLock<BTreeMap<KeyId, Arc<Key>>>,
+    /// Places for more keys: what `limits.keys` leaves beside those that there are and those being made.
+    room: Semaphore,
     /// One change at a time per key.
     changing: Mutex<HashMap<KeyId, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -43,9 +45,11 @@ impl Keyring {
     /// # Errors
     /// [`Reason::StoreFailed`].
     pub fn load(config: Config, places: Places, store: Store) -> Result<Self, Failure> {
-        let keys = store.load()?.into_iter().map(|r| (r.id.clone(), Arc::new(Key::new(r, None)))).collect();
+        let keys: BTreeMap<_, _> =
+            store.load()?.into_iter().map(|r| (r.id.clone(), Arc::new(Key::new(r, None)))).collect();
+        let room = Semaphore::new(most_keys(&config).saturating_sub(keys.len()));
         let (keys, changing) = (RwLock::new(keys), Mutex::default());
-        Ok(Self { shared: Arc::new(Shared { config, places, store, keys, changing }) })
+        Ok(Self { shared: Arc::new(Shared { config, places, store, keys, room, changing }) })
     }
 
     /// One key.
@@ -95,9 +99,12 @@ impl Keyring {
                     format!("key {id} exists already; `keyd key rotate {id}` replaces it"),
                 ));
             }
-            keyring.check_room()?;
+            let place = keyring.take_place(&id)?;
             let candidates = keyring.candidates(&id, protection)?;
-            keyring.make(&id, 1, algorithm, &candidates).await
+            let made = keyring.make(&id, 1, algorithm, &candidates).await?;
+            // It is the key's now, until the key is deleted.
+            place.forget();
+            Ok(made)
         })
         .await
     }
@@ -136,7 +143,7 @@ impl Keyring {
             let old = keyring.find(&id)?;
             let (store, gone) = (keyring.shared.store.clone(), id.clone());
             blocking(move || store.remove(&gone)).await?;
-            keyring.shared.keys.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            keyring.take_off(&id);
             keyring.destroy(&old.record).await;
             tracing::info!(key = %id, version = old.record.version, "key deleted");
             Ok(())
@@ -178,19 +185,31 @@ impl Keyring {
         }
     }
 
-    fn check_room(&self) -> Result<(), Failure> {
-        let (count, most) = (self.len(), self.shared.config.limits.keys);
-        if count >= most {
-            return Err(Failure::new(
+    /// A place for one more key; given back when dropped.
+    fn take_place(&self, id: &KeyId) -> Result<SemaphorePermit<'_>, Failure> {
+        self.shared.room.try_acquire().map_err(|_| {
+            let most = most_keys(&self.shared.config);
+            Failure::new(
                 Reason::LimitExceeded,
-                format!("the store holds {count} keys, the most that limits.keys of keyd.toml allows"),
-            ));
-        }
-        Ok(())
+                format!(
+                    "there is no room for {id}: limits.keys of keyd.toml allows {most} keys. Delete some with \
+                     `keyd key delete`, or raise the limit and restart keyd"
+                ),
+            )
+        })
     }
 
-    fn len(&self) -> usize {
-        self.shared.keys.read().unwrap_or_else(PoisonError::into_inner).len()
+    /// Takes a key off the list, and gives its place back.
+    fn take_off(&self, id: &KeyId) {
+        let left = {
+            let mut keys = self.shared.keys.write().unwrap_or_else(PoisonError::into_inner);
+            keys.remove(id);
+            keys.len()
+        };
+        // Where the limit was lowered below what the store holds, there is none to give.
+        if left < most_keys(&self.shared.config) {
+            self.shared.room.add_permits(1);
+        }
     }
 
     /// Makes the key in the first place that can hold it, records it, and only then shows it.
@@ -263,6 +282,10 @@ impl Key {
         let fingerprint = record.public_key.fingerprint().to_vec().into();
         Self { record, fingerprint, soft: OnceCell::new_with(soft) }
     }
+}
+
+fn most_keys(config: &Config) -> usize {
+    config.limits.keys.min(Semaphore::MAX_PERMITS)
 }
 
 /// Whether the next protection of the namespace's list may be tried: only when this one cannot hold the key or its

@@ -15,12 +15,12 @@ use keyd_x509::{Certificate, Signer, request};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::sign::SigningKey;
+use system::minter::{Local, Minter};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::figure::Table;
 use crate::load::{Rounds, Row};
-use crate::mint::{Local, Minter};
 use crate::node::{Node, TRUST_DOMAIN};
 
 /// Room of the in-memory link in bytes: more than a whole flight.

@@ -1,6 +1,7 @@
 //! The whole line on real parts: what the demo and the tests of the whole both need.
 
 pub mod keyd;
+pub mod minter;
 pub mod openssl;
 pub mod other_user;
 pub mod service;

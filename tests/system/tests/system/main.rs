@@ -10,4 +10,7 @@
 
 mod doctor;
 mod examples;
+mod limits;
 mod provisioning;
+mod spire;
+mod vectors;
