@@ -159,7 +159,7 @@ impl Agent {
         let mut buffer = [0; 256];
         let mut told = Vec::new();
         while let Ok(length) = self.manager.try_recv(&mut buffer) {
-            told.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+            told.push(String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned());
         }
         told
     }

@@ -65,7 +65,7 @@ async fn a_server_that_is_not_the_trust_domains_or_not_post_quantum_is_refused_i
         agent.says(words).await.unwrap();
         let status = agent.until(|s| s["trouble"].as_str().is_some_and(|t| t.contains(words))).await.unwrap();
         assert!(status["agent"].is_null(), "{status}");
-        assert_eq!(agent.told_manager(), [""; 0], "it is not ready");
+        assert_eq!(agent.told_manager(), ["READY=1\nSTATUS=not attested yet"], "ready to answer");
         let fetched = agent.try_fetch().await.unwrap();
         assert_eq!(fetched.code, Some(5), "{}", fetched.said);
     }

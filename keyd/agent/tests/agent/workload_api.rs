@@ -25,7 +25,8 @@ async fn workloads_get_what_entries_give_them_and_nothing_else() {
     let agent = field.agent().await.unwrap();
 
     let fetched = agent.fetch().await.unwrap();
-    assert_eq!(agent.told_manager(), ["READY=1"]);
+    let attested = format!("STATUS=attested as {}", field.agent_id);
+    assert_eq!(agent.told_manager(), ["READY=1\nSTATUS=not attested yet", &attested]);
     let svid = fetched.join("svid.0.pem");
     assert_eq!(leaf_id(&chain(&svid)), format!("spiffe://{DOMAIN}/command"));
     assert_eq!(chain(&svid)[0].public_key().unwrap().algorithm(), Algorithm::MlDsa65);
