@@ -5,6 +5,8 @@ use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 use keyd_api::Client;
+use keyd_core::Protection;
+use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -23,9 +25,7 @@ impl Keyd {
     /// # Errors
     /// With the end of its log, when it does not come up.
     pub async fn start(dir: &Path, rest: &str) -> Result<Self> {
-        std::fs::create_dir_all(dir)?;
-        let own = format!("socket = \"{0}/keyd.sock\"\nstate_dir = \"{0}/state\"\n", dir.display());
-        std::fs::write(dir.join("keyd.toml"), own + rest)?;
+        configure(dir, rest)?;
         Self::restart(dir).await
     }
 
@@ -81,6 +81,14 @@ impl Keyd {
             .with_context(|| format!("keyd {} printed no JSON", args.join(" ")))
     }
 
+    /// Process id of its PKCS#11 worker.
+    ///
+    /// # Errors
+    /// It has no worker at the moment.
+    pub fn worker(&self) -> Result<Pid> {
+        self.service.children()?.first().copied().context("keyd has no PKCS#11 worker")
+    }
+
     /// The process.
     pub fn service(&self) -> &Service {
         &self.service
@@ -101,6 +109,34 @@ impl Keyd {
     pub async fn stop(self) -> Result<()> {
         self.service.stop().await
     }
+}
+
+/// Writes `keyd.toml` into `dir`, with socket and state directory there and `rest` after them; gives its path.
+///
+/// # Errors
+/// The file's.
+pub fn configure(dir: &Path, rest: &str) -> Result<PathBuf> {
+    std::fs::create_dir_all(dir)?;
+    let own = format!("socket = \"{0}/keyd.sock\"\nstate_dir = \"{0}/state\"\n", dir.display());
+    let file = dir.join("keyd.toml");
+    std::fs::write(&file, own + rest)?;
+    Ok(file)
+}
+
+/// `[[namespace]]` tables with the protections that each accepts, and an `[[allow]]` table that lets this user do
+/// everything.
+pub fn namespaces(tables: &[(&str, &[Protection])]) -> String {
+    let names: Vec<_> = tables.iter().map(|(name, _)| name).collect();
+    let mut text = format!(
+        "[[allow]]\nusers = [{}]\nnamespaces = {names:?}\noperations = [\"create\", \"list\", \"show\", \"sign\", \
+         \"rotate\", \"delete\", \"attest\", \"bind\", \"status\"]\n",
+        nix::unistd::geteuid()
+    );
+    for (name, protections) in tables {
+        let protections: Vec<_> = protections.iter().map(|p| p.name()).collect();
+        text.push_str(&format!("[[namespace]]\nname = {name:?}\nprotections = {protections:?}\n"));
+    }
+    text
 }
 
 /// The `[token]` table for a token whose PIN lies in `pin_file`.

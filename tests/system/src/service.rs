@@ -82,6 +82,21 @@ impl Service {
         Ok(Pid::from_raw(self.child.id().context("it has ended")?.try_into()?))
     }
 
+    /// The processes that it has started and that still run.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn children(&self) -> Result<Vec<Pid>> {
+        let mut children = Vec::new();
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid()?))? {
+            let of_thread = std::fs::read_to_string(thread?.path().join("children"))?;
+            for child in of_thread.split_whitespace() {
+                children.push(Pid::from_raw(child.parse()?));
+            }
+        }
+        Ok(children)
+    }
+
     /// SIGTERM, and the wait for an orderly end.
     ///
     /// # Errors

@@ -8,6 +8,9 @@
     reason = "a test fails by panicking"
 )]
 
+mod crash;
 mod doctor;
 mod examples;
 mod provisioning;
+mod refusals;
+mod rotation;
