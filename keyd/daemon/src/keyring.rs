@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use keyd_api::MESSAGE_LIMIT;
 use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason, SignInput};
 use keyd_softkey::SoftKey;
 use prost::bytes::Bytes;
@@ -151,11 +152,23 @@ impl Keyring {
         .await
     }
 
-    /// Signs: raw bytes for ML-DSA, DER `ECDSA-Sig-Value` for elliptic curves.
+    /// Signs: raw bytes for ML-DSA, DER `ECDSA-Sig-Value` for elliptic curves. Gives the version that signed.
     ///
     /// # Errors
-    /// The devices' own; [`Reason::BadRequest`] for a digest that this key does not sign.
-    pub async fn sign(&self, key: &Key, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
+    /// [`Reason::KeyNotFound`]; the devices' own; [`Reason::BadRequest`] for an input that this key does not sign.
+    pub async fn sign(&self, id: &KeyId, input: SignInput<'_>) -> Result<(Arc<Key>, Vec<u8>), Failure> {
+        loop {
+            let key = self.find(id)?;
+            match self.sign_with(&key, input).await {
+                Ok(signature) => return Ok((key, signature)),
+                Err(failure) if self.is_current(&key) => return Err(failure),
+                // A rotation took the old private key away from under the signature: the new one signs.
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn sign_with(&self, key: &Key, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
         check_input(key.record.algorithm, input)?;
         match key.record.protection {
             Protection::Hsm => self.shared.places.sign_in_vault(&key.record, input).await,
@@ -163,15 +176,15 @@ impl Keyring {
         }
     }
 
+    fn is_current(&self, key: &Arc<Key>) -> bool {
+        self.find(&key.record.id).is_ok_and(|now| Arc::ptr_eq(&now, key))
+    }
+
     /// The accepted protections to try, in order.
     fn candidates(&self, id: &KeyId, wanted: Option<Protection>) -> Result<Vec<Protection>, Failure> {
         let namespace = &id.namespace;
-        let accepted = self.shared.config.protections(namespace).ok_or_else(|| {
-            Failure::new(
-                Reason::UnknownNamespace,
-                format!("namespace {namespace} is not in keyd.toml; add a [[namespace]] table for it"),
-            )
-        })?;
+        let accepted =
+            self.shared.config.protections(namespace).ok_or_else(|| unknown_namespace(namespace))?;
         match wanted {
             None => Ok(accepted.to_vec()),
             Some(one) if accepted.contains(&one) => Ok(vec![one]),
@@ -288,6 +301,16 @@ fn most_keys(config: &Config) -> usize {
     config.limits.keys.min(Semaphore::MAX_PERMITS)
 }
 
+/// For a namespace that was not in the configuration when keyd started.
+pub fn unknown_namespace(namespace: &Namespace) -> Failure {
+    Failure::new(
+        Reason::UnknownNamespace,
+        format!(
+            "namespace {namespace} is not in keyd.toml; add a [[namespace]] table for it, then restart keyd"
+        ),
+    )
+}
+
 /// Whether the next protection of the namespace's list may be tried: only when this one cannot hold the key or its
 /// device is not there, never after a device failed in the middle.
 fn may_fall_back(reason: Reason) -> bool {
@@ -298,13 +321,18 @@ fn may_fall_back(reason: Reason) -> bool {
 }
 
 fn check_input(algorithm: Algorithm, input: SignInput<'_>) -> Result<(), Failure> {
-    let SignInput::Digest { hash, digest } = input else { return Ok(()) };
-    let why = if algorithm.is_ml_dsa() {
-        format!("{algorithm} signs whole messages, not digests")
-    } else if digest.len() != hash.digest_len() {
-        format!("the digest has {} bytes where its hash gives {}", digest.len(), hash.digest_len())
-    } else {
-        return Ok(());
+    let why = match input {
+        SignInput::Message(message) if message.len() > MESSAGE_LIMIT => {
+            format!("a message has at most {MESSAGE_LIMIT} bytes, this one {}", message.len())
+        }
+        SignInput::Message(_) => return Ok(()),
+        SignInput::Digest { .. } if algorithm.is_ml_dsa() => {
+            format!("{algorithm} signs whole messages, not digests")
+        }
+        SignInput::Digest { hash, digest } if digest.len() != hash.digest_len() => {
+            format!("the digest has {} bytes where its hash gives {}", digest.len(), hash.digest_len())
+        }
+        SignInput::Digest { .. } => return Ok(()),
     };
     Err(Failure::new(Reason::BadRequest, why))
 }

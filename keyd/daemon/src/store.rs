@@ -15,6 +15,8 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const SCHEMA: u64 = 1;
 /// Longest encoded record, in bytes: a public key, a sealed secret and names.
 const RECORD_LIMIT: usize = 16 * 1024;
+/// The way out of a store that cannot be read.
+const MEND: &str = "If it is damaged, put back a backup of the state directory.";
 
 /// What keyd knows of one key. The private part is where `protection` says; `material` finds or opens it.
 #[derive(Clone, Debug)]
@@ -73,7 +75,7 @@ impl Store {
                 DatabaseError::DatabaseAlreadyOpen => {
                     "another keyd has this store open; two must not share a state directory".to_owned()
                 }
-                other => format!("cannot open the store: {other}"),
+                other => format!("cannot open the store: {other}. {MEND}"),
             })
         })?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
@@ -115,7 +117,7 @@ impl Store {
         for row in table.iter().map_err(|e| self.failed(e))? {
             let (id, value) = row.map_err(|e| self.failed(e))?;
             let record = decode(id.value(), value.value())
-                .map_err(|why| self.failed(format!("record of {:?}: {why}", id.value())))?;
+                .map_err(|why| self.failed(format!("record of {:?}: {why}. {MEND}", id.value())))?;
             records.push(record);
         }
         Ok(records)

@@ -59,9 +59,7 @@ impl KeyService for Services {
             let asked = request.get_ref();
             let id: KeyId = asked.key.parse()?;
             self.permit(&request, Operation::Sign, &id.namespace)?;
-            let input = input(asked)?;
-            let key = self.keyring.find(&id)?;
-            let signature = self.keyring.sign(&key, input).await?;
+            let (key, signature) = self.keyring.sign(&id, input(asked)?).await?;
             Ok(v1::SignResponse { signature: signature.into(), fingerprint: key.fingerprint.clone() })
         };
         result.await.map(Response::new).map_err(refuse)

@@ -15,7 +15,7 @@ use tonic::{Request, Status};
 pub use admin::Admin;
 pub use binding::Bindings;
 
-use crate::keyring::Keyring;
+use crate::keyring::{Keyring, unknown_namespace};
 
 /// What every service shares.
 #[derive(Clone)]
@@ -76,7 +76,15 @@ impl Services {
     ) -> Result<(), Failure> {
         let caller = caller(request)?;
         let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
-        policy.check(&caller, operation, namespace).inspect_err(|_| {
+        let denied = policy.check(&caller, operation, namespace);
+        // Who may do this elsewhere has mistyped the name. A stranger is not told which namespaces there are.
+        if denied.is_err()
+            && policy.check_node(&caller, operation).is_ok()
+            && !self.admin.namespaces().any(|known| known == namespace)
+        {
+            return Err(unknown_namespace(namespace));
+        }
+        denied.inspect_err(|_| {
             tracing::warn!(uid = caller.uid, pid = caller.pid, %operation, %namespace, "denied");
         })
     }

@@ -1,5 +1,6 @@
 //! One session thread's work: an operation in, an answer out.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use cryptoki::session::Session;
@@ -16,9 +17,6 @@ pub(super) struct Desk {
     session: Option<Session>,
 }
 
-/// Which errors let an operation be tried again, in a new session.
-type Retry = fn(&Error) -> bool;
-
 impl Desk {
     pub fn new(module: Arc<Module>) -> Self {
         Self { module, session: None }
@@ -30,49 +28,47 @@ impl Desk {
     }
 
     fn answer(&mut self, operation: Operation) -> Result<Answer, Error> {
-        let again: Retry = Error::is_worth_a_retry;
         match operation {
             Operation::Sign(Sign { key, algorithm, data }) => {
                 let algorithm = parse(&algorithm)?;
-                self.with_session(again, |module, session| {
-                    keys::sign(module, session, &key, algorithm, &data)
-                })
-                .map(Answer::Bytes)
+                self.with_session(|module, session| keys::sign(module, session, &key, algorithm, &data))
+                    .map(Answer::Bytes)
             }
             Operation::Create(Create { key, label, algorithm }) => {
                 let algorithm = parse(&algorithm)?;
-                self.with_session(Error::is_lost_session, |_, session| {
+                let tried = Cell::new(false);
+                self.with_session(|module, session| {
+                    if tried.replace(true) {
+                        // What a first try left in the token must not become a second key with this CKA_ID.
+                        keys::delete(module, session, &key)?;
+                    }
                     keys::create(session, &key, &label, algorithm)
                 })
                 .map(Answer::Bytes)
             }
             Operation::Delete(key) => self
-                .with_session(again, |module, session| keys::delete(module, session, &key))
+                .with_session(|module, session| keys::delete(module, session, &key))
                 .map(|()| Answer::Done(())),
             Operation::Seal(Seal { ref secret, ref context }) => self
-                .with_session(again, |module, session| wrap::seal(module, session, secret, context))
+                .with_session(|module, session| wrap::seal(module, session, secret, context))
                 .map(Answer::Bytes),
             Operation::Unseal(Unseal { blob, context }) => self
-                .with_session(again, |module, session| wrap::unseal(module, session, &blob, &context))
+                .with_session(|module, session| wrap::unseal(module, session, &blob, &context))
                 .map(|secret| Answer::Opened(Opened { secret })),
             Operation::List(()) => {
-                self.with_session(again, |_, session| inventory::list(session)).map(Answer::Objects)
+                self.with_session(|_, session| inventory::list(session)).map(Answer::Objects)
             }
             Operation::Describe(()) => {
-                self.with_session(again, |module, _| inventory::describe(module)).map(Answer::Description)
+                self.with_session(|module, _| inventory::describe(module)).map(Answer::Description)
             }
         }
     }
 
-    /// Runs `work` in this thread's session, and once more in a new one where `retry` says so. A session in which
-    /// anything failed is thrown away, because an operation may stay active in it.
-    fn with_session<T>(
-        &mut self,
-        retry: Retry,
-        work: impl Fn(&Module, &Session) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    /// Runs `work` in this thread's session, and once more in a new one where that may help. A session in which anything
+    /// failed is thrown away, because an operation may stay active in it.
+    fn with_session<T>(&mut self, work: impl Fn(&Module, &Session) -> Result<T, Error>) -> Result<T, Error> {
         match self.attempt(&work) {
-            Err(error) if retry(&error) => self.attempt(&work),
+            Err(error) if error.is_worth_a_retry() => self.attempt(&work),
             result => result,
         }
     }

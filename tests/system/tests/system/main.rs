@@ -8,9 +8,12 @@
     reason = "a test fails by panicking"
 )]
 
+mod crash;
 mod doctor;
 mod examples;
 mod limits;
 mod provisioning;
+mod refusals;
+mod rotation;
 mod spire;
 mod vectors;

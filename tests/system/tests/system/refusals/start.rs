@@ -1,0 +1,109 @@
+//! What keeps keyd from starting.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use keyd_core::{Protection, Reason};
+use peers::token::Token;
+use system::keyd::{Keyd, configure, namespaces, token_table};
+
+use super::{FAILED, Refusal, refused_start, software};
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test]
+async fn an_unknown_key_of_the_configuration_is_named_with_line_and_suggestion() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = configure(dir.path(), "sate_dir = \"/tmp\"\n").unwrap();
+    let place = format!("{}:3:1: unknown field `sate_dir`", file.display());
+    let words = [&place, "Did you mean \"state_dir\"?", "keyd config check"];
+    refused_start(&file).await.is(FAILED, Reason::BadConfig, &words);
+    let mut check = tokio::process::Command::new(system::binary("keyd").unwrap());
+    let output = check.args(["--json", "config", "check", "--config"]).arg(&file).output().await.unwrap();
+    Refusal::of(&output).is(FAILED, Reason::BadConfig, &words[..2]);
+}
+
+#[tokio::test]
+async fn a_pin_file_that_others_can_read_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = Token::softhsm(dir.path()).unwrap();
+    let pin = dir.path().join("pin");
+    fs::write(&pin, token.user_pin).unwrap();
+    set_mode(&pin, 0o640);
+    let config = token_table(&token, &pin) + &namespaces(&[("hsm", &[Protection::Hsm])]);
+    let refusal = refused_start(&configure(dir.path(), &config).unwrap()).await;
+    refusal.is(FAILED, Reason::BadConfig, &[&pin.display().to_string(), "mode 0640", "chmod 0600"]);
+    assert!(!refusal.message.contains(token.user_pin));
+}
+
+#[tokio::test]
+async fn a_second_keyd_on_the_same_state_is_refused_and_the_first_goes_on() {
+    let (dir, keyd) = software().await;
+    let second = dir.path().join("second");
+    let config = configure(&second, "").unwrap();
+    let state = dir.path().join("state");
+    fs::write(&config, format!("socket = \"{}/keyd.sock\"\nstate_dir = {state:?}\n", second.display()))
+        .unwrap();
+    let store = state.join("keys.redb").display().to_string();
+    refused_start(&config).await.is(FAILED, Reason::StoreFailed, &[&store, "another keyd"]);
+
+    let same_socket = format!("socket = {:?}\nstate_dir = \"{}/state\"\n", keyd.socket(), second.display());
+    fs::write(&config, same_socket).unwrap();
+    let socket = keyd.socket().display().to_string();
+    refused_start(&config).await.is(FAILED, Reason::BadConfig, &[&socket, "another process listens"]);
+    keyd.json(&["key", "create", "dev/still-there"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_state_directory_that_others_may_enter_is_refused() {
+    let (dir, keyd) = software().await;
+    keyd.stop().await.unwrap();
+    let state = dir.path().join("state");
+    set_mode(&state, 0o750);
+    let words = [&state.display().to_string(), "0750", "0700", "chown and chmod"];
+    refused_start(&dir.path().join("keyd.toml")).await.is(FAILED, Reason::StoreFailed, &words);
+    set_mode(&state, 0o700);
+    Keyd::restart(dir.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_refused_whole_and_its_backup_is_taken() {
+    let (dir, keyd) = software().await;
+    for n in 0..8 {
+        keyd.json(&["key", "create", &format!("dev/key-{n}")]).await.unwrap();
+    }
+    let public = keyd.client().show_key(&"dev/key-3".parse().unwrap()).await.unwrap().public_key;
+    keyd.stop().await.unwrap();
+    let store = dir.path().join("state/keys.redb");
+    let whole = fs::read(&store).unwrap();
+    let garbage = |range: std::ops::Range<usize>| {
+        let mut bytes = whole.clone();
+        bytes[range].fill(0xa5);
+        bytes
+    };
+    // Wherever the file holds the key, also in pages that it no longer uses.
+    let mut one_bit = whole.clone();
+    for at in (0..whole.len()).filter(|at| whole[*at..].starts_with(public.raw())) {
+        one_bit[at] ^= 1;
+    }
+    assert_ne!(one_bit, whole);
+    let damages = [
+        ("no store", b"not a store".to_vec()),
+        ("a header that was overwritten", garbage(0..512)),
+        ("half of it", whole[..whole.len() / 2].to_vec()),
+        ("everything behind the header", garbage(4096..whole.len())),
+        ("one bit of a public key", one_bit),
+    ];
+    for (what, bytes) in damages {
+        fs::write(&store, bytes).unwrap();
+        let refusal = refused_start(&dir.path().join("keyd.toml")).await;
+        println!("{what}: {}", refusal.message);
+        refusal.is(FAILED, Reason::StoreFailed, &[&store.display().to_string(), "backup"]);
+    }
+    fs::write(&store, whole).unwrap();
+    let keyd = Keyd::restart(dir.path()).await.unwrap();
+    assert_eq!(keyd.client().list_keys(None).await.unwrap().len(), 8);
+}
