@@ -38,7 +38,7 @@ quietly() {
 # together: waits for all background jobs, says every 20 s that it does, and fails if one of them failed.
 together() {
     local start=$SECONDS pids failed=0 pid
-    pids=$(jobs -pr)
+    pids=$(jobs -p)
     while [ -n "$(jobs -pr)" ]; do
         sleep 1
         if [ $(((SECONDS - start) % 20)) -eq 19 ]; then
