@@ -35,17 +35,16 @@ quietly() {
     fi
 }
 
-# together: waits for all background jobs, says every 20 s that it does, and fails if one of them failed.
+# together PID...: waits for these background jobs, says every 20 s that it does, and fails if one of them failed.
 together() {
-    local start=$SECONDS pids failed=0 pid
-    pids=$(jobs -p)
+    local start=$SECONDS failed=0 pid
     while [ -n "$(jobs -pr)" ]; do
         sleep 1
         if [ $(((SECONDS - start) % 20)) -eq 19 ]; then
             echo "    ... $(jobs -pr | wc -l) still at work after $((SECONDS - start)) s"
         fi
     done
-    for pid in $pids; do wait "$pid" || failed=1; done
+    for pid in "$@"; do wait "$pid" || failed=1; done
     return "$failed"
 }
 

@@ -53,9 +53,10 @@ done
 stage "packages" packages "${build_packages[@]}" "${peer_packages[@]}"
 echo "==> real parts, side by side"
 start=$SECONDS
-quietly "kryoptic (PKCS#11 token with ML-DSA)" kryoptic &
-quietly "SPIRE server and agent" spire &
-quietly "OpenSSL 3.5" openssl35 &
-for job in "$@"; do quietly "$job" bash -c "cd '$root' && $job" & done
-together
+jobs=()
+quietly "kryoptic (PKCS#11 token with ML-DSA)" kryoptic & jobs+=($!)
+quietly "SPIRE server and agent" spire & jobs+=($!)
+quietly "OpenSSL 3.5" openssl35 & jobs+=($!)
+for job in "$@"; do quietly "$job" bash -c "cd '$root' && $job" & jobs+=($!); done
+together "${jobs[@]}"
 echo "<== real parts: $((SECONDS - start)) s"
