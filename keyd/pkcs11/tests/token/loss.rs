@@ -1,11 +1,13 @@
 //! Workers that die or hang, and tokens that are not there.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use keyd_core::{Algorithm, HealthState, Reason, SignInput, Vault};
 use keyd_pkcs11::{Token, TokenName, WorkerCommand};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
@@ -112,6 +114,27 @@ async fn a_key_is_not_made_twice_when_the_worker_dies_over_it() {
     assert_eq!(failure.reason, Reason::TokenFailed);
     assert!(failure.message.contains("may hold a key with CKA_ID"), "{failure}");
     assert_eq!(token.list_objects().await.unwrap().len(), 2, "one key, both halves");
+}
+
+/// As libtss2 opens its TPM: without O_CLOEXEC.
+#[tokio::test]
+async fn a_worker_keeps_nothing_that_its_parent_has_open() {
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let (_dir, config) = softhsm();
+    let token = token(&config);
+    token.supports(Algorithm::EcP256).await.unwrap();
+    assert!(token.worker_pid().is_some());
+    drop(writer);
+    let start = Instant::now();
+    let closed = || {
+        let mut polled = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+        poll(&mut polled, PollTimeout::ZERO).unwrap() > 0
+    };
+    // Programs that other tests run meanwhile have it too, until they end.
+    while !closed() {
+        assert!(start.elapsed() < PATIENCE, "the worker has the pipe");
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]
