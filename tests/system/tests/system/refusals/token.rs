@@ -1,11 +1,8 @@
 //! Tokens that are not there, do not open, or cannot do what is asked.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use keyd_core::{Protection, Reason};
-use nix::unistd::Pid;
-use peers::swtpm::Swtpm;
 use peers::token::Token;
 use system::keyd::{Keyd, namespaces, token_table, write_private};
 use tempfile::TempDir;
@@ -107,33 +104,4 @@ async fn a_token_without_ml_dsa_gets_no_key_elsewhere_unless_the_namespace_says_
     let logged = |line: &&str| line.contains("protection not available") && line.contains("key=either/a");
     let line = log.lines().find(logged).expect("the fallback is logged");
     assert!(line.contains("protection=hsm") && line.contains("cannot make ml-dsa-65"), "{line}");
-}
-
-/// A vendor's module must not be handed the TPM, whose library opens it without O_CLOEXEC.
-#[tokio::test]
-async fn the_worker_holds_nothing_that_keyd_has_open() {
-    let dir = tempfile::tempdir().unwrap();
-    let tpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
-    let token = Token::softhsm(dir.path()).unwrap();
-    write_private(&pin_file(&dir), token.user_pin).unwrap();
-    let tables: &[(&str, &[Protection])] =
-        &[("hsm", &[Protection::Hsm]), ("sealed", &[Protection::TpmSealed])];
-    let config = token_table(&token, &pin_file(&dir))
-        + &format!("[tpm]\ntcti = {:?}\n", tpm.tcti())
-        + &namespaces(tables);
-    let keyd = Keyd::start(dir.path(), &config).await.unwrap();
-    keyd.json(&["key", "create", "sealed/a"]).await.unwrap();
-    keyd.json(&["key", "create", "hsm/a", "--algorithm", "ec-p256"]).await.unwrap();
-    let (ours, its) = (open_files(keyd.service().pid().unwrap()), open_files(keyd.worker().unwrap()));
-    assert!(ours.iter().any(|file| file.starts_with("socket:")), "{ours:?}");
-    let log = dir.path().join("keyd.log").display().to_string();
-    let shared: Vec<_> = ours.intersection(&its).collect();
-    assert_eq!(shared, ["/dev/null", &log]);
-}
-
-/// What a process has open, as the kernel names it.
-fn open_files(pid: Pid) -> BTreeSet<String> {
-    let listed = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let links = listed.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
-    links.map(|target| target.display().to_string()).collect()
 }
