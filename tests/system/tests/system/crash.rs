@@ -35,17 +35,18 @@ type Namespace = (&'static str, &'static [Protection], &'static [(Algorithm, Pro
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_when_keyd_is_killed_on_a_token_with_ml_dsa() {
     let hsm: Namespace = ("hsm", &[Hsm], &[(MlDsa44, Hsm), (MlDsa65, Hsm), (EcP256, Hsm)]);
-    killed_again_and_again(Token::kryoptic, hsm).await;
+    killed_again_and_again(Token::kryoptic, 4, hsm).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_when_keyd_is_killed_on_a_token_that_wraps() {
     let wrapped: Namespace =
         ("hsm", &[Hsm, HsmWrapped], &[(MlDsa65, HsmWrapped), (MlDsa87, HsmWrapped), (EcP256, Hsm)]);
-    killed_again_and_again(Token::softhsm, wrapped).await;
+    // SoftHSM2 2.6.1 now and then fails to make a key where several sessions are at work.
+    killed_again_and_again(Token::softhsm, 1, wrapped).await;
 }
 
-async fn killed_again_and_again(token: fn(&Path) -> std::io::Result<Token>, hsm: Namespace) {
+async fn killed_again_and_again(token: fn(&Path) -> std::io::Result<Token>, sessions: usize, hsm: Namespace) {
     let sealed: Namespace = ("sealed", &[TpmSealed], &[(MlDsa65, TpmSealed), (EcP256, TpmSealed)]);
     let soft: Namespace = ("soft", &[Software], &[(MlDsa44, Software), (EcP384, Software)]);
     let setting = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
@@ -61,7 +62,7 @@ async fn killed_again_and_again(token: fn(&Path) -> std::io::Result<Token>, hsm:
     write_private(&pin, token.user_pin).unwrap();
     let kinds = [hsm, sealed, soft];
     let config = token_table(&token, &pin)
-        + &format!("[tpm]\ntcti = {:?}\n", tpm.tcti())
+        + &format!("sessions = {sessions}\n[tpm]\ntcti = {:?}\n", tpm.tcti())
         + &namespaces(&kinds.map(|(name, protections, _)| (name, protections)));
     let mut keyd = Keyd::start(dir.path(), &config).await.unwrap();
 
