@@ -116,7 +116,7 @@ fn records() -> Result<()> {
 fn requests() -> Result<()> {
     let key = || "n/ec-p256".to_owned();
     let digest = v1::Digest { hash: v1::Hash::Sha256.into(), value: vec![7; 32].into() };
-    let sign = |input| v1::SignRequest { key: key(), input: Some(input) }.encode_to_vec();
+    let sign = |input| v1::SignRequest { key: key(), input: Some(input), padding: 0 }.encode_to_vec();
     let calls = [
         (
             "create",
@@ -142,6 +142,11 @@ fn requests() -> Result<()> {
         ("show", b's', v1::ShowKeyRequest { key: key() }.encode_to_vec()),
         ("sign-digest", b'S', sign(v1::sign_request::Input::Digest(digest))),
         ("sign-message", b'S', sign(v1::sign_request::Input::Message(b"message".to_vec().into()))),
+        (
+            "decapsulate",
+            b'D',
+            v1::DecapsulateRequest { key: key(), ciphertext: vec![7; 1088].into() }.encode_to_vec(),
+        ),
         ("rotate", b'r', v1::RotateKeyRequest { key: key(), algorithm: "ec-p384".into() }.encode_to_vec()),
         (
             "activate",
@@ -209,7 +214,7 @@ fn frames() -> Result<()> {
             &format!("point-{algorithm}"),
             &[&[4, u8::try_from(point.len())?], point].concat(),
         )?;
-        put("token_value", &format!("signature-{algorithm}"), &vec![7; 2 * algorithm.secret_len()])?;
+        put("token_value", &format!("signature-{algorithm}"), &vec![7; algorithm.public_len() - 1])?;
     }
     Ok(())
 }

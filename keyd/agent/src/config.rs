@@ -59,6 +59,16 @@ impl Config {
     /// [`Reason::BadConfig`] naming file, line and key.
     pub fn parse(file: &str, text: &str) -> Result<Self, Failure> {
         let config: Self = keyd_core::config::parse(file, text)?;
+        if !config.algorithm.signs_messages() {
+            return Err(Failure::new(
+                Reason::BadConfig,
+                format!(
+                    "{file}: algorithm {} makes no keys for certificates of this agent; use ml-dsa-65, another ML-DSA, or \
+                     ec-p256 or ec-p384",
+                    config.algorithm
+                ),
+            ));
+        }
         let namespace = config.namespace()?;
         if namespace == config.workload_namespace()? {
             return Err(Failure::new(
@@ -163,6 +173,11 @@ mod tests {
     fn what_cannot_work_is_refused_in_words() {
         assert!(refused("sokcet = \"x\"").contains("agent.toml:4:1: unknown field `sokcet`"));
         assert!(refused("algorithm = \"ml-dsa65\"").contains("Did you mean ml-dsa-65?"));
+        for algorithm in ["rsa-2048", "ml-kem-768"] {
+            assert!(
+                refused(&format!("algorithm = \"{algorithm}\"")).contains("makes no keys for certificates")
+            );
+        }
         assert!(refused("namespace = \"workload\"").contains("both workload"));
         assert!(refused("namespace = \"Own\"").contains("agent.toml:4:13: bad namespace"));
     }

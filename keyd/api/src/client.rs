@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use keyd_core::{Algorithm, Failure, Hash, KeyId, Namespace, Protection, PublicKey, Reason, SignInput};
+use keyd_core::{
+    Algorithm, Failure, Hash, KeyId, Namespace, Protection, PublicKey, Reason, RsaPadding, Secret, SignInput,
+};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -46,8 +48,17 @@ pub struct KeyInfo {
 /// A signature and the key that verifies it.
 #[derive(Clone, Debug)]
 pub struct Signed {
-    /// Raw for ML-DSA, DER `ECDSA-Sig-Value` for elliptic curves.
+    /// Raw for ML-DSA and RSA, DER `ECDSA-Sig-Value` for elliptic curves.
     pub signature: Vec<u8>,
+    /// SHA-256 of the public key's DER SubjectPublicKeyInfo, 32 bytes.
+    pub fingerprint: Vec<u8>,
+}
+
+/// A shared secret and the key that it came from.
+#[derive(Clone, Debug)]
+pub struct Decapsulated {
+    /// What both sides now know, 32 bytes.
+    pub shared_secret: Secret,
     /// SHA-256 of the public key's DER SubjectPublicKeyInfo, 32 bytes.
     pub fingerprint: Vec<u8>,
 }
@@ -136,20 +147,37 @@ impl Client {
     /// See [`Client::create_key`].
     pub async fn sign(&self, key: &KeyId, input: SignInput<'_>) -> Result<Signed, Failure> {
         use v1::sign_request::Input;
-        let input = match input {
-            SignInput::Message(message) => Input::Message(message.to_vec().into()),
+        let (input, padding) = match input {
+            SignInput::Message(message) => {
+                (Input::Message(message.to_vec().into()), v1::RsaPadding::Unspecified)
+            }
             SignInput::Digest { hash, digest } => {
-                let hash = match hash {
-                    Hash::Sha256 => v1::Hash::Sha256,
-                    Hash::Sha384 => v1::Hash::Sha384,
-                    Hash::Sha512 => v1::Hash::Sha512,
+                (Input::Digest(wire_digest(hash, digest)), v1::RsaPadding::Unspecified)
+            }
+            SignInput::RsaDigest { padding, hash, digest } => {
+                let padding = match padding {
+                    RsaPadding::Pkcs1v15 => v1::RsaPadding::Pkcs1v15,
+                    RsaPadding::Pss => v1::RsaPadding::Pss,
                 };
-                Input::Digest(v1::Digest { hash: hash.into(), value: digest.to_vec().into() })
+                (Input::Digest(wire_digest(hash, digest)), padding)
             }
         };
-        let request = v1::SignRequest { key: key.to_string(), input: Some(input) };
+        let request = v1::SignRequest { key: key.to_string(), input: Some(input), padding: padding.into() };
         let response = self.answer(self.keys().sign(self.request(request)).await)?;
         Ok(Signed { signature: response.signature.into(), fingerprint: response.fingerprint.into() })
+    }
+
+    /// Recovers the shared secret from a ciphertext of ML-KEM (FIPS 203 §7.3).
+    ///
+    /// # Errors
+    /// See [`Client::create_key`].
+    pub async fn decapsulate(&self, key: &KeyId, ciphertext: &[u8]) -> Result<Decapsulated, Failure> {
+        let request = v1::DecapsulateRequest { key: key.to_string(), ciphertext: ciphertext.to_vec().into() };
+        let response = self.answer(self.keys().decapsulate(self.request(request)).await)?;
+        Ok(Decapsulated {
+            shared_secret: Secret::new(response.shared_secret.into()),
+            fingerprint: response.fingerprint.into(),
+        })
     }
 
     /// Replaces a key by a new one, of the same algorithm unless another is given.
@@ -322,6 +350,15 @@ impl TryFrom<v1::KeyInfo> for KeyInfo {
             public_key: PublicKey::from_spki(&info.public_key)?,
         })
     }
+}
+
+fn wire_digest(hash: Hash, digest: &[u8]) -> v1::Digest {
+    let hash = match hash {
+        Hash::Sha256 => v1::Hash::Sha256,
+        Hash::Sha384 => v1::Hash::Sha384,
+        Hash::Sha512 => v1::Hash::Sha512,
+    };
+    v1::Digest { hash: hash.into(), value: digest.to_vec().into() }
 }
 
 fn pcr_values(values: Vec<v1::PcrValue>) -> Result<Vec<(u8, Vec<u8>)>, Failure> {

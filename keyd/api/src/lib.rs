@@ -15,7 +15,7 @@ pub mod v1 {
     tonic::include_proto!("keyd.v1");
 }
 
-pub use client::{Client, Endorsement, KeyInfo, Quote, Signed, is_transient};
+pub use client::{Client, Decapsulated, Endorsement, KeyInfo, Quote, Signed, is_transient};
 pub use connect::{DEFAULT_SOCKET, unix_channel};
 
 /// Longest message in either direction, in bytes.

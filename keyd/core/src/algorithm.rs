@@ -1,4 +1,4 @@
-//! Signature algorithms and the hashes that go with digests.
+//! The algorithms of keys: their names, sizes, and what each can do.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,12 @@ use const_oid::ObjectIdentifier;
 use const_oid::db::{fips204, rfc5912};
 use serde::{Deserialize, Serialize};
 
+use crate::Hash;
 use crate::failure::{Failure, Reason, quoted};
 use crate::suggest::nearest;
+
+/// Length in bytes of what ML-KEM agrees upon (FIPS 203 §8).
+pub const SHARED_SECRET_LEN: usize = 32;
 
 /// A key's algorithm, written `ml-dsa-65`, `ec-p256` and so on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,11 +28,45 @@ pub enum Algorithm {
     EcP256,
     /// ECDSA over NIST P-384 (FIPS 186-5).
     EcP384,
+    /// RSA signatures (RFC 8017), modulus of 2048 bits, public exponent 65537.
+    Rsa2048,
+    /// RSA signatures (RFC 8017), modulus of 3072 bits, public exponent 65537.
+    Rsa3072,
+    /// RSA signatures (RFC 8017), modulus of 4096 bits, public exponent 65537.
+    Rsa4096,
+    /// ML-KEM-768 (FIPS 203), security category 3.
+    MlKem768,
+    /// ML-KEM-1024 (FIPS 203), security category 5; the one CNSA 2.0 allows.
+    MlKem1024,
+}
+
+/// What algorithms of one kind have in common: how their keys are made and what they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Signs whole messages, pure, with an empty context (FIPS 204 §5.2).
+    MlDsa,
+    /// Signs messages, and digests that the caller computed.
+    Ec,
+    /// Signs digests, with the padding that the caller asks for.
+    Rsa,
+    /// Decapsulates shared secrets; signs nothing.
+    MlKem,
 }
 
 impl Algorithm {
     /// Every algorithm, in the order help texts list them.
-    pub const ALL: [Self; 5] = [Self::MlDsa44, Self::MlDsa65, Self::MlDsa87, Self::EcP256, Self::EcP384];
+    pub const ALL: [Self; 10] = [
+        Self::MlDsa44,
+        Self::MlDsa65,
+        Self::MlDsa87,
+        Self::EcP256,
+        Self::EcP384,
+        Self::Rsa2048,
+        Self::Rsa3072,
+        Self::Rsa4096,
+        Self::MlKem768,
+        Self::MlKem1024,
+    ];
 
     /// The name that configurations, commands and the API use.
     pub const fn name(self) -> &'static str {
@@ -38,25 +76,59 @@ impl Algorithm {
             Self::MlDsa87 => "ml-dsa-87",
             Self::EcP256 => "ec-p256",
             Self::EcP384 => "ec-p384",
+            Self::Rsa2048 => "rsa-2048",
+            Self::Rsa3072 => "rsa-3072",
+            Self::Rsa4096 => "rsa-4096",
+            Self::MlKem768 => "ml-kem-768",
+            Self::MlKem1024 => "ml-kem-1024",
+        }
+    }
+
+    /// The kind of algorithm that this is.
+    pub const fn family(self) -> Family {
+        match self {
+            Self::MlDsa44 | Self::MlDsa65 | Self::MlDsa87 => Family::MlDsa,
+            Self::EcP256 | Self::EcP384 => Family::Ec,
+            Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096 => Family::Rsa,
+            Self::MlKem768 | Self::MlKem1024 => Family::MlKem,
         }
     }
 
     /// Whether this is one of the three parameter sets of ML-DSA, which sign whole messages and never a digest.
     pub const fn is_ml_dsa(self) -> bool {
-        matches!(self, Self::MlDsa44 | Self::MlDsa65 | Self::MlDsa87)
+        matches!(self.family(), Family::MlDsa)
     }
 
-    /// Length in bytes of the secret from which the whole key follows: the 32-byte seed of ML-DSA
-    /// (FIPS 204 §5.1), or the big-endian private scalar of an elliptic curve.
-    pub const fn secret_len(self) -> usize {
+    /// Whether its keys sign.
+    pub const fn signs(self) -> bool {
+        !self.decapsulates()
+    }
+
+    /// Whether its keys sign whole messages, as certificates, CSRs and TLS handshakes want it.
+    pub const fn signs_messages(self) -> bool {
+        matches!(self.family(), Family::MlDsa | Family::Ec)
+    }
+
+    /// Whether its keys decapsulate.
+    pub const fn decapsulates(self) -> bool {
+        matches!(self.family(), Family::MlKem)
+    }
+
+    /// Length in bytes of the secret from which the whole key follows: the seed of ML-DSA (FIPS 204 §5.1), the seed
+    /// `d || z` of ML-KEM (FIPS 203 §7.1), or the big-endian private scalar of an elliptic curve. `None` for RSA, whose
+    /// private key follows from nothing short.
+    pub const fn secret_len(self) -> Option<usize> {
         match self {
-            Self::MlDsa44 | Self::MlDsa65 | Self::MlDsa87 | Self::EcP256 => 32,
-            Self::EcP384 => 48,
+            Self::MlDsa44 | Self::MlDsa65 | Self::MlDsa87 | Self::EcP256 => Some(32),
+            Self::EcP384 => Some(48),
+            Self::MlKem768 | Self::MlKem1024 => Some(64),
+            Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096 => None,
         }
     }
 
-    /// Length in bytes of the raw public key inside the SubjectPublicKeyInfo: the encoded ML-DSA key
-    /// (FIPS 204 table 2), or the uncompressed point `04 || x || y`.
+    /// Length in bytes of the raw public key inside the SubjectPublicKeyInfo: the encoded ML-DSA key (FIPS 204 table 2)
+    /// or ML-KEM encapsulation key (FIPS 203 table 3), the uncompressed point `04 || x || y`, or the DER RSAPublicKey
+    /// (RFC 8017 §A.1.1).
     pub const fn public_len(self) -> usize {
         match self {
             Self::MlDsa44 => 1312,
@@ -64,26 +136,52 @@ impl Algorithm {
             Self::MlDsa87 => 2592,
             Self::EcP256 => 65,
             Self::EcP384 => 97,
+            Self::Rsa2048 => 270,
+            Self::Rsa3072 => 398,
+            Self::Rsa4096 => 526,
+            Self::MlKem768 => 1184,
+            Self::MlKem1024 => 1568,
         }
     }
 
-    /// The hash that goes with the algorithm where a message is hashed before it is signed; `None` for ML-DSA.
+    /// Length in bytes of an ML-KEM ciphertext (FIPS 203 table 3); `None` where there are none.
+    pub const fn ciphertext_len(self) -> Option<usize> {
+        match self {
+            Self::MlKem768 => Some(1088),
+            Self::MlKem1024 => Some(1568),
+            _ => None,
+        }
+    }
+
+    /// Length in bits of an RSA modulus; `None` for another algorithm.
+    pub const fn modulus_bits(self) -> Option<usize> {
+        match self {
+            Self::Rsa2048 => Some(2048),
+            Self::Rsa3072 => Some(3072),
+            Self::Rsa4096 => Some(4096),
+            _ => None,
+        }
+    }
+
+    /// The hash that goes with an elliptic curve where a message is hashed before it is signed; `None` for all others.
     pub const fn hash(self) -> Option<Hash> {
         match self {
             Self::EcP256 => Some(Hash::Sha256),
             Self::EcP384 => Some(Hash::Sha384),
-            Self::MlDsa44 | Self::MlDsa65 | Self::MlDsa87 => None,
+            _ => None,
         }
     }
 
-    /// Object identifier of a signature in a certificate or CSR: RFC 9881 for ML-DSA, RFC 5758 for ECDSA.
-    pub const fn signature_oid(self) -> ObjectIdentifier {
+    /// Object identifier of a signature over a whole message, as certificates and CSRs have it: RFC 9881 for ML-DSA,
+    /// RFC 5758 for ECDSA. `None` for RSA, which signs digests here, and for ML-KEM, which does not sign.
+    pub const fn signature_oid(self) -> Option<ObjectIdentifier> {
         match self {
-            Self::MlDsa44 => fips204::ID_ML_DSA_44,
-            Self::MlDsa65 => fips204::ID_ML_DSA_65,
-            Self::MlDsa87 => fips204::ID_ML_DSA_87,
-            Self::EcP256 => rfc5912::ECDSA_WITH_SHA_256,
-            Self::EcP384 => rfc5912::ECDSA_WITH_SHA_384,
+            Self::MlDsa44 => Some(fips204::ID_ML_DSA_44),
+            Self::MlDsa65 => Some(fips204::ID_ML_DSA_65),
+            Self::MlDsa87 => Some(fips204::ID_ML_DSA_87),
+            Self::EcP256 => Some(rfc5912::ECDSA_WITH_SHA_256),
+            Self::EcP384 => Some(rfc5912::ECDSA_WITH_SHA_384),
+            _ => None,
         }
     }
 }
@@ -122,44 +220,6 @@ impl TryFrom<String> for Algorithm {
 impl From<Algorithm> for String {
     fn from(algorithm: Algorithm) -> Self {
         algorithm.name().to_owned()
-    }
-}
-
-// === Hash ===
-
-/// A hash whose digest an elliptic-curve key can sign.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hash {
-    /// SHA-256, 32 bytes.
-    Sha256,
-    /// SHA-384, 48 bytes.
-    Sha384,
-    /// SHA-512, 64 bytes.
-    Sha512,
-}
-
-impl Hash {
-    /// Length of the digest in bytes.
-    pub const fn digest_len(self) -> usize {
-        match self {
-            Self::Sha256 => 32,
-            Self::Sha384 => 48,
-            Self::Sha512 => 64,
-        }
-    }
-
-    /// The hash in aws-lc-rs's terms.
-    pub fn digest_algorithm(self) -> &'static aws_lc_rs::digest::Algorithm {
-        match self {
-            Self::Sha256 => &aws_lc_rs::digest::SHA256,
-            Self::Sha384 => &aws_lc_rs::digest::SHA384,
-            Self::Sha512 => &aws_lc_rs::digest::SHA512,
-        }
-    }
-
-    /// The digest of `message`.
-    pub fn digest(self, message: &[u8]) -> Vec<u8> {
-        aws_lc_rs::digest::digest(self.digest_algorithm(), message).as_ref().to_vec()
     }
 }
 

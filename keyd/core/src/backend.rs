@@ -7,25 +7,10 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::{Algorithm, Failure, Hash, KeyId, PublicKey, Secret};
+use crate::{Algorithm, Failure, KeyId, PublicKey, Secret, SignInput};
 
 /// A boxed future, so that backends can be chosen at run time.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// What is to be signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignInput<'a> {
-    /// A whole message. ML-DSA signs it pure with an empty context (FIPS 204 §5.2); an elliptic curve signs its
-    /// digest under the algorithm's own hash.
-    Message(&'a [u8]),
-    /// A digest that the caller computed; elliptic curves alone.
-    Digest {
-        /// The hash that made it.
-        hash: Hash,
-        /// The digest, as long as the hash gives.
-        digest: &'a [u8],
-    },
-}
 
 /// A key made in a [`Vault`].
 #[derive(Clone, Debug)]
@@ -56,13 +41,22 @@ pub trait Vault: Send + Sync {
     /// Makes a key. `id` only labels it, for the operator who lists the token with other tools.
     fn create<'a>(&'a self, id: &'a KeyId, algorithm: Algorithm) -> BoxFuture<'a, Result<VaultKey, Failure>>;
 
-    /// Signs: raw bytes for ML-DSA, DER `ECDSA-Sig-Value` for elliptic curves.
+    /// Signs: raw bytes for ML-DSA and RSA, DER `ECDSA-Sig-Value` for elliptic curves.
     fn sign<'a>(
         &'a self,
         handle: &'a [u8],
         algorithm: Algorithm,
         input: SignInput<'a>,
     ) -> BoxFuture<'a, Result<Vec<u8>, Failure>>;
+
+    /// Recovers the shared secret of [`crate::SHARED_SECRET_LEN`] bytes from an ML-KEM ciphertext (FIPS 203 §7.3). A
+    /// ciphertext that was made for another key gives a secret all the same, which is nobody else's.
+    fn decapsulate<'a>(
+        &'a self,
+        handle: &'a [u8],
+        algorithm: Algorithm,
+        ciphertext: &'a [u8],
+    ) -> BoxFuture<'a, Result<Secret, Failure>>;
 
     /// All private keys of keyd's that the device holds, to be compared with keyd's own records.
     fn private_keys(&self) -> BoxFuture<'_, Result<Vec<HeldKey>, Failure>>;

@@ -30,6 +30,8 @@ pub enum Operation {
     Show,
     /// Sign.
     Sign,
+    /// Recover a shared secret from a ciphertext.
+    Decapsulate,
     /// Replace a key by a new version.
     Rotate,
     /// Destroy a key.
@@ -46,7 +48,13 @@ impl Operation {
     /// Whether the operation is about a namespace, or about the whole node.
     pub const fn is_about_keys(self) -> bool {
         match self {
-            Self::Create | Self::List | Self::Show | Self::Sign | Self::Rotate | Self::Delete => true,
+            Self::Create
+            | Self::List
+            | Self::Show
+            | Self::Sign
+            | Self::Decapsulate
+            | Self::Rotate
+            | Self::Delete => true,
             Self::Attest | Self::Bind | Self::Status => false,
         }
     }
@@ -58,6 +66,7 @@ impl Operation {
             Self::List => "list",
             Self::Show => "show",
             Self::Sign => "sign",
+            Self::Decapsulate => "decapsulate",
             Self::Rotate => "rotate",
             Self::Delete => "delete",
             Self::Attest => "attest",

@@ -3,13 +3,14 @@
 use std::fmt;
 
 use aws_lc_rs::digest::Digest;
+use aws_lc_rs::kem::{self, EncapsulationKey};
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
-use const_oid::db::rfc5912;
-use der::asn1::{AnyRef, BitStringRef};
+use const_oid::db::{fips203, fips204, rfc5912};
+use der::asn1::{AnyRef, BitStringRef, UintRef};
 use der::{Decode, Encode};
-use spki::{AlgorithmIdentifierRef, ObjectIdentifier, SubjectPublicKeyInfoRef};
+use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 
-use crate::{Algorithm, Failure, Hash, Reason, SignInput};
+use crate::{Algorithm, Failure, Family, Hash, Reason, RsaPadding, Secret, SignInput};
 
 /// Longest SubjectPublicKeyInfo taken, in bytes; ML-DSA-87 needs 2614.
 const SPKI_LIMIT: usize = 4096;
@@ -28,7 +29,7 @@ pub struct PublicKey {
 pub struct SignatureError;
 
 impl PublicKey {
-    /// Reads a DER SubjectPublicKeyInfo (RFC 5280 §4.1, RFC 9881 §4, RFC 5480 §2).
+    /// Reads a DER SubjectPublicKeyInfo (RFC 5280 §4.1, RFC 9881 §4, RFC 5480 §2, RFC 3279 §2.3.1, RFC 9935 §4).
     ///
     /// # Errors
     /// [`Reason::UnknownAlgorithm`] for a key of another kind, [`Reason::BadRequest`] for DER that is not one.
@@ -38,39 +39,40 @@ impl PublicKey {
             return Err(bad("too long"));
         }
         let spki = SubjectPublicKeyInfoRef::from_der(der).map_err(|e| bad(&e.to_string()))?;
-        let algorithm = Algorithm::ALL
-            .into_iter()
-            .find(|a| {
-                let (oid, curve) = key_identifier(*a);
-                let parameters = spki.algorithm.parameters.map(|p| p.decode_as::<ObjectIdentifier>());
-                spki.algorithm.oid == oid
-                    && match (curve, parameters) {
-                        (None, None) => true,
-                        (Some(c), Some(Ok(p))) => c == p,
-                        _ => false,
-                    }
-            })
-            .ok_or_else(|| {
-                Failure::new(
-                    Reason::UnknownAlgorithm,
-                    format!("public key of algorithm {}, which keyd does not use", spki.algorithm.oid),
-                )
-            })?;
         let raw = spki.subject_public_key.as_bytes().ok_or_else(|| bad("unused bits in the key"))?;
-        Self::from_raw(algorithm, raw)
+        let unknown = |what: &str| {
+            Failure::new(Reason::UnknownAlgorithm, format!("public key of {what}, which keyd does not use"))
+        };
+        let mut fitting = Algorithm::ALL.into_iter().filter(|a| key_identifier(*a) == spki.algorithm);
+        let algorithm =
+            fitting.next().ok_or_else(|| unknown(&format!("algorithm {}", spki.algorithm.oid)))?;
+        if algorithm.family() != Family::Rsa {
+            return Self::from_raw(algorithm, raw);
+        }
+        // The identifier of RSA does not tell the size.
+        [algorithm].into_iter().chain(fitting).find_map(|a| Self::from_raw(a, raw).ok()).ok_or_else(|| {
+            unknown(
+                "RSA with another modulus than of 2048, 3072 or 4096 bits, or another exponent than 65537",
+            )
+        })
     }
 
-    /// Takes the raw public key: the encoded ML-DSA key (FIPS 204 §7.2) or the uncompressed point.
+    /// Takes the raw public key: the encoded ML-DSA key (FIPS 204 §7.2) or ML-KEM encapsulation key (FIPS 203 §7.1), the
+    /// uncompressed point, or the DER RSAPublicKey (RFC 8017 §A.1.1).
     ///
     /// # Errors
-    /// [`Reason::BadRequest`] for a wrong length or a compressed point.
+    /// [`Reason::BadRequest`] for a wrong length, a compressed point, or RSA with an exponent other than 65537.
     pub fn from_raw(algorithm: Algorithm, raw: &[u8]) -> Result<Self, Failure> {
-        let uncompressed = algorithm.is_ml_dsa() || raw.first() == Some(&4);
-        if raw.len() != algorithm.public_len() || !uncompressed {
+        let well_formed = match algorithm.family() {
+            Family::MlDsa | Family::MlKem => true,
+            Family::Ec => raw.first() == Some(&4),
+            Family::Rsa => is_rsa_key(raw),
+        };
+        if raw.len() != algorithm.public_len() || !well_formed {
             return Err(Failure::new(
                 Reason::BadRequest,
                 format!(
-                    "an {algorithm} public key has {} bytes, not compressed; this one has {}",
+                    "not an {algorithm} public key, which has {} bytes; this one has {}",
                     algorithm.public_len(),
                     raw.len()
                 ),
@@ -108,33 +110,38 @@ impl PublicKey {
     /// # Errors
     /// [`SignatureError`] whatever is wrong.
     pub fn verify(&self, input: SignInput<'_>, signature: &[u8]) -> Result<(), SignatureError> {
+        input.check(self.algorithm).map_err(|_| SignatureError)?;
+        let verification = verification(self.algorithm, input).ok_or(SignatureError)?;
+        let key = UnparsedPublicKey::new(verification, &self.raw);
         match input {
-            SignInput::Message(message) => {
-                let key = UnparsedPublicKey::new(self.verification(self.algorithm.hash())?, &self.raw);
-                key.verify(message, signature).map_err(|_| SignatureError)
-            }
-            SignInput::Digest { hash, digest } => {
-                let key = UnparsedPublicKey::new(self.verification(Some(hash))?, &self.raw);
-                let digest =
-                    Digest::import_less_safe(digest, hash.digest_algorithm()).map_err(|_| SignatureError)?;
-                key.verify_digest(&digest, signature).map_err(|_| SignatureError)
+            SignInput::Message(message) => key.verify(message, signature),
+            SignInput::Digest { hash, digest } | SignInput::RsaDigest { hash, digest, .. } => {
+                let digest = Digest::import_less_safe(digest, hash.digest_algorithm());
+                digest.and_then(|digest| key.verify_digest(&digest, signature))
             }
         }
+        .map_err(|_| SignatureError)
     }
 
-    fn verification(&self, hash: Option<Hash>) -> Result<&'static dyn VerificationAlgorithm, SignatureError> {
-        Ok(match (self.algorithm, hash) {
-            (Algorithm::MlDsa44, None) => &signature::ML_DSA_44,
-            (Algorithm::MlDsa65, None) => &signature::ML_DSA_65,
-            (Algorithm::MlDsa87, None) => &signature::ML_DSA_87,
-            (Algorithm::EcP256, Some(Hash::Sha256)) => &signature::ECDSA_P256_SHA256_ASN1,
-            (Algorithm::EcP256, Some(Hash::Sha384)) => &signature::ECDSA_P256_SHA384_ASN1,
-            (Algorithm::EcP256, Some(Hash::Sha512)) => &signature::ECDSA_P256_SHA512_ASN1,
-            (Algorithm::EcP384, Some(Hash::Sha256)) => &signature::ECDSA_P384_SHA256_ASN1,
-            (Algorithm::EcP384, Some(Hash::Sha384)) => &signature::ECDSA_P384_SHA384_ASN1,
-            (Algorithm::EcP384, Some(Hash::Sha512)) => &signature::ECDSA_P384_SHA512_ASN1,
-            _ => return Err(SignatureError),
-        })
+    /// Agrees upon a secret with whoever holds the private key (ML-KEM, FIPS 203 §7.2): a ciphertext for him, and the
+    /// secret of [`crate::SHARED_SECRET_LEN`] bytes.
+    ///
+    /// # Errors
+    /// [`Reason::BadRequest`] for a key that is not one of ML-KEM, or is one that FIPS 203 refuses.
+    pub fn encapsulate(&self) -> Result<(Vec<u8>, Secret), Failure> {
+        let kem = match self.algorithm {
+            Algorithm::MlKem768 => &kem::ML_KEM_768,
+            Algorithm::MlKem1024 => &kem::ML_KEM_1024,
+            other => {
+                return Err(Failure::new(Reason::BadRequest, format!("{other} keys encapsulate nothing")));
+            }
+        };
+        let refused = |why: String| {
+            Failure::new(Reason::BadRequest, format!("not a usable {} key: {why}", self.algorithm))
+        };
+        let key = EncapsulationKey::new(kem, &self.raw).map_err(|e| refused(e.to_string()))?;
+        let (ciphertext, secret) = key.encapsulate().map_err(|e| refused(e.to_string()))?;
+        Ok((ciphertext.as_ref().to_vec(), Secret::new(secret.as_ref().to_vec())))
     }
 }
 
@@ -144,23 +151,64 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// The algorithm identifier of a key, and the named curve where it has one.
-fn key_identifier(algorithm: Algorithm) -> (ObjectIdentifier, Option<ObjectIdentifier>) {
-    match algorithm {
-        Algorithm::MlDsa44 | Algorithm::MlDsa65 | Algorithm::MlDsa87 => (algorithm.signature_oid(), None),
-        Algorithm::EcP256 => (rfc5912::ID_EC_PUBLIC_KEY, Some(rfc5912::SECP_256_R_1)),
-        Algorithm::EcP384 => (rfc5912::ID_EC_PUBLIC_KEY, Some(rfc5912::SECP_384_R_1)),
-    }
+/// aws-lc's name for how a signature over `input` is verified.
+fn verification(algorithm: Algorithm, input: SignInput<'_>) -> Option<&'static dyn VerificationAlgorithm> {
+    use RsaPadding::{Pkcs1v15, Pss};
+    let (hash, padding) = match input {
+        SignInput::Message(_) => (algorithm.hash(), None),
+        SignInput::Digest { hash, .. } => (Some(hash), None),
+        SignInput::RsaDigest { padding, hash, .. } => (Some(hash), Some(padding)),
+    };
+    Some(match (algorithm, hash, padding) {
+        (Algorithm::MlDsa44, None, None) => &signature::ML_DSA_44,
+        (Algorithm::MlDsa65, None, None) => &signature::ML_DSA_65,
+        (Algorithm::MlDsa87, None, None) => &signature::ML_DSA_87,
+        (Algorithm::EcP256, Some(Hash::Sha256), None) => &signature::ECDSA_P256_SHA256_ASN1,
+        (Algorithm::EcP256, Some(Hash::Sha384), None) => &signature::ECDSA_P256_SHA384_ASN1,
+        (Algorithm::EcP256, Some(Hash::Sha512), None) => &signature::ECDSA_P256_SHA512_ASN1,
+        (Algorithm::EcP384, Some(Hash::Sha256), None) => &signature::ECDSA_P384_SHA256_ASN1,
+        (Algorithm::EcP384, Some(Hash::Sha384), None) => &signature::ECDSA_P384_SHA384_ASN1,
+        (Algorithm::EcP384, Some(Hash::Sha512), None) => &signature::ECDSA_P384_SHA512_ASN1,
+        (_, Some(Hash::Sha256), Some(Pkcs1v15)) => &signature::RSA_PKCS1_2048_8192_SHA256,
+        (_, Some(Hash::Sha384), Some(Pkcs1v15)) => &signature::RSA_PKCS1_2048_8192_SHA384,
+        (_, Some(Hash::Sha512), Some(Pkcs1v15)) => &signature::RSA_PKCS1_2048_8192_SHA512,
+        (_, Some(Hash::Sha256), Some(Pss)) => &signature::RSA_PSS_2048_8192_SHA256,
+        (_, Some(Hash::Sha384), Some(Pss)) => &signature::RSA_PSS_2048_8192_SHA384,
+        (_, Some(Hash::Sha512), Some(Pss)) => &signature::RSA_PSS_2048_8192_SHA512,
+        _ => return None,
+    })
+}
+
+/// The algorithm identifier of a key: RFC 9881 §2, RFC 5480 §2.1.1, RFC 3279 §2.3.1, RFC 9935 §3.
+fn key_identifier(algorithm: Algorithm) -> AlgorithmIdentifierRef<'static> {
+    let (oid, parameters) = match algorithm {
+        Algorithm::MlDsa44 => (fips204::ID_ML_DSA_44, None),
+        Algorithm::MlDsa65 => (fips204::ID_ML_DSA_65, None),
+        Algorithm::MlDsa87 => (fips204::ID_ML_DSA_87, None),
+        Algorithm::EcP256 => (rfc5912::ID_EC_PUBLIC_KEY, Some(AnyRef::from(&rfc5912::SECP_256_R_1))),
+        Algorithm::EcP384 => (rfc5912::ID_EC_PUBLIC_KEY, Some(AnyRef::from(&rfc5912::SECP_384_R_1))),
+        Algorithm::Rsa2048 | Algorithm::Rsa3072 | Algorithm::Rsa4096 => {
+            (rfc5912::RSA_ENCRYPTION, Some(AnyRef::NULL))
+        }
+        Algorithm::MlKem768 => (fips203::ID_ALG_ML_KEM_768, None),
+        Algorithm::MlKem1024 => (fips203::ID_ALG_ML_KEM_1024, None),
+    };
+    AlgorithmIdentifierRef { oid, parameters }
 }
 
 fn encode_spki(algorithm: Algorithm, raw: &[u8]) -> der::Result<Vec<u8>> {
-    let (oid, curve) = key_identifier(algorithm);
-    let parameters = curve.as_ref().map(AnyRef::from);
     SubjectPublicKeyInfoRef {
-        algorithm: AlgorithmIdentifierRef { oid, parameters },
+        algorithm: key_identifier(algorithm),
         subject_public_key: BitStringRef::from_bytes(raw)?,
     }
     .to_der()
+}
+
+/// Whether this is a DER RSAPublicKey with an odd modulus and the exponent 65537.
+fn is_rsa_key(der: &[u8]) -> bool {
+    let Ok(numbers) = Vec::<UintRef<'_>>::from_der(der) else { return false };
+    matches!(numbers.as_slice(), [n, e]
+        if n.as_bytes().last().is_some_and(|b| b % 2 == 1) && e.as_bytes() == [1, 0, 1])
 }
 
 #[cfg(test)]
@@ -200,5 +248,65 @@ mod tests {
         let ed25519 = hex::decode("302a300506032b6570032100").unwrap();
         let ed25519 = [ed25519, vec![7; 32]].concat();
         assert_eq!(PublicKey::from_spki(&ed25519).unwrap_err().reason, Reason::UnknownAlgorithm);
+    }
+
+    #[test]
+    fn rsa_verifies_with_the_padding_that_it_was_signed_with_and_no_other() {
+        use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
+
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let spki = aws_lc_rs::encoding::AsDer::as_der(pair.public_key()).unwrap();
+        let public = PublicKey::from_spki(spki.as_ref()).unwrap();
+        assert_eq!((public.algorithm(), public.spki()), (Algorithm::Rsa2048, spki.as_ref()));
+        let (hash, digest) = (Hash::Sha256, &Hash::Sha256.digest(b"m")[..]);
+        let mut sig = vec![0; pair.public_modulus_len()];
+        pair.sign(&signature::RSA_PSS_SHA256, &aws_lc_rs::rand::SystemRandom::new(), b"m", &mut sig).unwrap();
+        let input = |padding, hash, digest| SignInput::RsaDigest { padding, hash, digest };
+        assert_eq!(public.verify(input(RsaPadding::Pss, hash, digest), &sig), Ok(()));
+        assert!(public.verify(input(RsaPadding::Pkcs1v15, hash, digest), &sig).is_err());
+        assert!(public.verify(input(RsaPadding::Pss, hash, &[0; 32]), &sig).is_err());
+        assert!(public.verify(SignInput::Message(b"m"), &sig).is_err());
+        assert!(public.verify(SignInput::Digest { hash, digest }, &sig).is_err());
+    }
+
+    #[test]
+    fn rsa_of_other_sizes_and_exponents_is_unknown() {
+        let rsa = |modulus_len: u16, exponent: &[u8]| {
+            let mut modulus = vec![0xc1; modulus_len.into()];
+            modulus.insert(0, 0);
+            let integer = |bytes: &[u8]| {
+                [&[2, 0x82][..], &u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
+            };
+            let short = [&[2, u8::try_from(exponent.len()).unwrap()][..], exponent].concat();
+            let both = [integer(&modulus), short].concat();
+            [&[0x30, 0x82][..], &u16::try_from(both.len()).unwrap().to_be_bytes(), &both].concat()
+        };
+        let read = |raw: &[u8]| PublicKey::from_spki(&encode_spki(Algorithm::Rsa2048, raw).unwrap());
+        for (len, algorithm) in
+            [(256, Algorithm::Rsa2048), (384, Algorithm::Rsa3072), (512, Algorithm::Rsa4096)]
+        {
+            assert_eq!(read(&rsa(len, &[1, 0, 1])).unwrap().algorithm(), algorithm);
+        }
+        for raw in [rsa(255, &[1, 0, 1]), rsa(257, &[1, 0, 1]), rsa(256, &[3]), rsa(256, &[1, 0, 3]), vec![]]
+        {
+            assert_eq!(read(&raw).unwrap_err().reason, Reason::UnknownAlgorithm);
+        }
+    }
+
+    #[test]
+    fn an_encapsulated_secret_reaches_the_holder_of_the_key() {
+        for (kem, algorithm) in
+            [(&kem::ML_KEM_768, Algorithm::MlKem768), (&kem::ML_KEM_1024, Algorithm::MlKem1024)]
+        {
+            let private = kem::DecapsulationKey::generate(kem).unwrap();
+            let raw = private.encapsulation_key().unwrap().key_bytes().unwrap();
+            let public = PublicKey::from_raw(algorithm, raw.as_ref()).unwrap();
+            assert_eq!(PublicKey::from_spki(public.spki()).unwrap(), public);
+            let (ciphertext, secret) = public.encapsulate().unwrap();
+            assert_eq!(Some(ciphertext.len()), algorithm.ciphertext_len());
+            let received = private.decapsulate(ciphertext.as_slice().into()).unwrap();
+            assert_eq!((secret.len(), secret.expose()), (crate::SHARED_SECRET_LEN, received.as_ref()));
+        }
+        assert_eq!(key().1.encapsulate().unwrap_err().reason, Reason::BadRequest);
     }
 }

@@ -67,7 +67,7 @@ impl Api {
                 [[allow]]
                 users = [{}]
                 namespaces = ["n"]
-                operations = ["create", "list", "show", "sign", "attest", "bind", "status"]
+                operations = ["create", "list", "show", "sign", "decapsulate", "attest", "bind", "status"]
                 "#,
                 nix::unistd::geteuid()
             ),
@@ -96,6 +96,7 @@ impl Api {
             b'l' => self.answer(request, |r: Request<v1::ListKeysRequest>| s.list_keys(r)),
             b's' => self.answer(request, |r: Request<v1::ShowKeyRequest>| s.show_key(r)),
             b'S' => self.answer(request, |r: Request<v1::SignRequest>| s.sign(r)),
+            b'D' => self.answer(request, |r: Request<v1::DecapsulateRequest>| s.decapsulate(r)),
             b'r' => self.answer(request, |r: Request<v1::RotateKeyRequest>| s.rotate_key(r)),
             b'd' => self.answer(request, |r: Request<v1::DeleteKeyRequest>| s.delete_key(r)),
             b'e' => self.answer(request, |r: Request<v1::EndorsementRequest>| s.endorsement(r)),

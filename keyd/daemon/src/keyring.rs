@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use keyd_api::MESSAGE_LIMIT;
-use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason, SignInput};
+use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason, Secret, SignInput};
 use keyd_softkey::SoftKey;
 use prost::bytes::Bytes;
 use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore, SemaphorePermit};
@@ -152,19 +152,42 @@ impl Keyring {
         .await
     }
 
-    /// Signs: raw bytes for ML-DSA, DER `ECDSA-Sig-Value` for elliptic curves. Gives the version that signed.
+    /// Signs: raw bytes for ML-DSA and RSA, DER `ECDSA-Sig-Value` for elliptic curves. Gives the version that signed.
     ///
     /// # Errors
     /// [`Reason::KeyNotFound`]; the devices' own; [`Reason::BadRequest`] for an input that this key does not sign.
     pub async fn sign(&self, id: &KeyId, input: SignInput<'_>) -> Result<(Arc<Key>, Vec<u8>), Failure> {
         loop {
             let key = self.find(id)?;
-            match self.sign_with(&key, input).await {
-                Ok(signature) => return Ok((key, signature)),
-                Err(failure) if self.is_current(&key) => return Err(failure),
-                // A rotation took the old private key away from under the signature: the new one signs.
-                Err(_) => {}
+            let signed = self.sign_with(&key, input).await;
+            if let Some(settled) = self.settle(key, signed) {
+                return settled;
             }
+        }
+    }
+
+    /// Recovers the shared secret from an ML-KEM ciphertext. Gives the version that did.
+    ///
+    /// # Errors
+    /// [`Reason::KeyNotFound`]; the devices' own; [`Reason::BadRequest`] for a key of another kind, or a ciphertext of
+    /// another length.
+    pub async fn decapsulate(&self, id: &KeyId, ciphertext: &[u8]) -> Result<(Arc<Key>, Secret), Failure> {
+        loop {
+            let key = self.find(id)?;
+            let opened = self.decapsulate_with(&key, ciphertext).await;
+            if let Some(settled) = self.settle(key, opened) {
+                return settled;
+            }
+        }
+    }
+
+    /// What came of using a key; none where a rotation took the private key away from under the use, and the new one has
+    /// to be used.
+    fn settle<T>(&self, key: Arc<Key>, result: Result<T, Failure>) -> Option<Result<(Arc<Key>, T), Failure>> {
+        match result {
+            Ok(done) => Some(Ok((key, done))),
+            Err(failure) if self.is_current(&key) => Some(Err(failure)),
+            Err(_) => None,
         }
     }
 
@@ -172,8 +195,21 @@ impl Keyring {
         check_input(key.record.algorithm, input)?;
         match key.record.protection {
             Protection::Hsm => self.shared.places.sign_in_vault(&key.record, input).await,
-            _ => key.soft.get_or_try_init(|| self.shared.places.open(&key.record)).await?.sign(input),
+            _ => self.opened(key).await?.sign(input),
         }
+    }
+
+    async fn decapsulate_with(&self, key: &Key, ciphertext: &[u8]) -> Result<Secret, Failure> {
+        key.record.algorithm.check_ciphertext(ciphertext)?;
+        match key.record.protection {
+            Protection::Hsm => self.shared.places.decapsulate_in_vault(&key.record, ciphertext).await,
+            _ => self.opened(key).await?.decapsulate(ciphertext),
+        }
+    }
+
+    /// The key in memory, opened at its first use.
+    async fn opened<'a>(&self, key: &'a Key) -> Result<&'a SoftKey, Failure> {
+        key.soft.get_or_try_init(|| self.shared.places.open(&key.record)).await
     }
 
     fn is_current(&self, key: &Arc<Key>) -> bool {
@@ -321,20 +357,14 @@ fn may_fall_back(reason: Reason) -> bool {
 }
 
 fn check_input(algorithm: Algorithm, input: SignInput<'_>) -> Result<(), Failure> {
-    let why = match input {
-        SignInput::Message(message) if message.len() > MESSAGE_LIMIT => {
-            format!("a message has at most {MESSAGE_LIMIT} bytes, this one {}", message.len())
-        }
-        SignInput::Message(_) => return Ok(()),
-        SignInput::Digest { .. } if algorithm.is_ml_dsa() => {
-            format!("{algorithm} signs whole messages, not digests")
-        }
-        SignInput::Digest { hash, digest } if digest.len() != hash.digest_len() => {
-            format!("the digest has {} bytes where its hash gives {}", digest.len(), hash.digest_len())
-        }
-        SignInput::Digest { .. } => return Ok(()),
-    };
-    Err(Failure::new(Reason::BadRequest, why))
+    input.check(algorithm)?;
+    match input {
+        SignInput::Message(message) if message.len() > MESSAGE_LIMIT => Err(Failure::new(
+            Reason::BadRequest,
+            format!("a message has at most {MESSAGE_LIMIT} bytes, this one {}", message.len()),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Runs a change to its end even if the caller hangs up meanwhile.

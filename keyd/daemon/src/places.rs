@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keyd_core::{
-    Algorithm, BoxFuture, Failure, Health, HealthState, KeyId, Protection, PublicKey, Reason, Sealer,
+    Algorithm, BoxFuture, Failure, Family, Health, HealthState, KeyId, Protection, PublicKey, Reason, Sealer,
 };
 use keyd_core::{Secret, SignInput, Vault};
 use keyd_softkey::SoftKey;
@@ -48,8 +48,11 @@ impl Places {
     ) -> Result<Made, Failure> {
         match protection {
             Protection::Hsm => self.make_in_vault(id, algorithm).await,
-            // A token that wraps seeds makes elliptic-curve keys itself, which is stronger; it is recorded as what it is.
-            Protection::HsmWrapped if !algorithm.is_ml_dsa() => self.make_in_vault(id, algorithm).await,
+            // A token that wraps seeds makes elliptic-curve and RSA keys itself, which is stronger; they are recorded as what
+            // they are.
+            Protection::HsmWrapped if matches!(algorithm.family(), Family::Ec | Family::Rsa) => {
+                self.make_in_vault(id, algorithm).await
+            }
             Protection::HsmWrapped | Protection::TpmSealed | Protection::Software => {
                 self.make_sealed(id, version, algorithm, protection).await
             }
@@ -123,6 +126,18 @@ impl Places {
             )
         })?;
         Ok(signature)
+    }
+
+    /// Decapsulates with a key that lives in the token. Nothing in the answer can be checked: it was when the key was made.
+    ///
+    /// # Errors
+    /// The token's failures.
+    pub async fn decapsulate_in_vault(
+        &self,
+        record: &KeyRecord,
+        ciphertext: &[u8],
+    ) -> Result<Secret, Failure> {
+        self.vault()?.decapsulate(&record.material, record.algorithm, ciphertext).await
     }
 
     /// Destroys the private part where it lies outside the record.

@@ -6,7 +6,8 @@ use keyd_core::Algorithm;
 
 /// Length in bytes of a coordinate, of the group order and so of each half of a signature.
 pub(crate) const fn field_len(algorithm: Algorithm) -> usize {
-    algorithm.secret_len()
+    // The point is `04 || x || y`.
+    algorithm.public_len() / 2
 }
 
 /// `r || s` (PKCS#11 §6.3.1) as a DER `ECDSA-Sig-Value` (RFC 3279 §2.2.3); `None` for a wrong length.

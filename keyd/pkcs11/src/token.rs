@@ -215,18 +215,14 @@ impl Token {
 
     /// What the token is given to sign.
     fn data(&self, algorithm: Algorithm, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
+        input.check(algorithm).map_err(|failure| self.refuse(failure.message))?;
         match (input, algorithm.hash()) {
             (SignInput::Message(message), None) if message.len() > MESSAGE_LIMIT => Err(self
                 .refuse(format!("a message has at most {MESSAGE_LIMIT} bytes, this one {}", message.len()))),
             (SignInput::Message(message), None) => Ok(message.to_vec()),
             (SignInput::Message(message), Some(hash)) => Ok(hash.digest(message)),
-            (SignInput::Digest { .. }, None) => {
-                Err(self.refuse(format!("{algorithm} signs whole messages, not digests")))
-            }
-            (SignInput::Digest { hash, digest }, Some(_)) if digest.len() != hash.digest_len() => Err(
-                self.refuse(format!("the digest has {} bytes and not {}", digest.len(), hash.digest_len()))
-            ),
-            (SignInput::Digest { digest, .. }, Some(_)) => Ok(ecdsa::leftmost(algorithm, digest).to_vec()),
+            (SignInput::Digest { digest, .. }, _) => Ok(ecdsa::leftmost(algorithm, digest).to_vec()),
+            (SignInput::RsaDigest { .. }, _) => Err(self.refuse(format!("{algorithm} keys are not used"))),
         }
     }
 }
@@ -283,6 +279,15 @@ impl Vault for Token {
             ecdsa::signature_to_der(algorithm, &signature)
                 .ok_or_else(|| self.failure(Error::Malformed { what: "the signature" }))
         })
+    }
+
+    fn decapsulate<'a>(
+        &'a self,
+        _handle: &'a [u8],
+        algorithm: Algorithm,
+        _ciphertext: &'a [u8],
+    ) -> BoxFuture<'a, Result<Secret, Failure>> {
+        Box::pin(async move { Err(self.failure(Error::Unsupported { algorithm })) })
     }
 
     fn private_keys(&self) -> BoxFuture<'_, Result<Vec<HeldKey>, Failure>> {

@@ -44,13 +44,7 @@ impl EcdsaKey {
         Ok(signature.as_ref().to_vec())
     }
 
-    pub(crate) fn sign_digest(&self, hash: Hash, digest: &[u8]) -> Result<Vec<u8>, Failure> {
-        if digest.len() != hash.digest_len() {
-            return Err(Failure::new(
-                Reason::BadRequest,
-                format!("the digest has {} bytes where its hash gives {}", digest.len(), hash.digest_len()),
-            ));
-        }
+    pub(crate) fn sign_digest(&self, digest: &[u8]) -> Result<Vec<u8>, Failure> {
         let digest =
             Digest::import_less_safe(&fit(digest, self.own.digest_len()), self.own.digest_algorithm())
                 .map_err(|_| library("take a digest"))?;

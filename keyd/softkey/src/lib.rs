@@ -6,7 +6,7 @@
 mod ecdsa;
 mod ml_dsa;
 
-use keyd_core::{Algorithm, Failure, PublicKey, Reason, Secret, SignInput};
+use keyd_core::{Algorithm, Failure, Family, PublicKey, Reason, Secret, SignInput};
 
 /// A private key in this process's memory.
 pub struct SoftKey {
@@ -25,10 +25,10 @@ impl SoftKey {
     /// # Errors
     /// [`Reason::Internal`] when the random number generator fails.
     pub fn generate_secret(algorithm: Algorithm) -> Result<Secret, Failure> {
-        if algorithm.is_ml_dsa() {
-            ml_dsa::generate_secret(algorithm)
-        } else {
-            ecdsa::generate_secret(algorithm)
+        match algorithm.family() {
+            Family::MlDsa => ml_dsa::generate_secret(),
+            Family::Ec => ecdsa::generate_secret(algorithm),
+            Family::Rsa | Family::MlKem => Err(not_in_software(algorithm)),
         }
     }
 
@@ -37,20 +37,24 @@ impl SoftKey {
     /// # Errors
     /// [`Reason::BadRequest`] when the secret has another length or is no valid scalar.
     pub fn from_secret(algorithm: Algorithm, secret: &Secret) -> Result<Self, Failure> {
-        if secret.len() != algorithm.secret_len() {
+        if let Some(expected) = algorithm.secret_len().filter(|expected| *expected != secret.len()) {
             return Err(Failure::new(
                 Reason::BadRequest,
-                format!("an {algorithm} secret has {} bytes, not {}", algorithm.secret_len(), secret.len()),
+                format!("an {algorithm} secret has {expected} bytes, not {}", secret.len()),
             ));
         }
-        let (inner, public_key) = if algorithm.is_ml_dsa() {
-            let key = ml_dsa::MlDsaKey::from_seed(algorithm, secret)?;
-            let public_key = PublicKey::from_raw(algorithm, key.raw_public())?;
-            (Inner::MlDsa(key), public_key)
-        } else {
-            let key = ecdsa::EcdsaKey::from_scalar(algorithm, secret)?;
-            let public_key = PublicKey::from_raw(algorithm, key.raw_public())?;
-            (Inner::Ecdsa(key), public_key)
+        let (inner, public_key) = match algorithm.family() {
+            Family::MlDsa => {
+                let key = ml_dsa::MlDsaKey::from_seed(algorithm, secret)?;
+                let public_key = PublicKey::from_raw(algorithm, key.raw_public())?;
+                (Inner::MlDsa(key), public_key)
+            }
+            Family::Ec => {
+                let key = ecdsa::EcdsaKey::from_scalar(algorithm, secret)?;
+                let public_key = PublicKey::from_raw(algorithm, key.raw_public())?;
+                (Inner::Ecdsa(key), public_key)
+            }
+            Family::Rsa | Family::MlKem => return Err(not_in_software(algorithm)),
         };
         Ok(Self { public_key, inner })
     }
@@ -63,17 +67,25 @@ impl SoftKey {
     /// Signs: raw bytes for ML-DSA (pure, empty context, hedged), DER `ECDSA-Sig-Value` for elliptic curves.
     ///
     /// # Errors
-    /// [`Reason::BadRequest`] for a digest with ML-DSA or a digest of the wrong length.
+    /// [`Reason::BadRequest`] for what [`SignInput::check`] refuses.
     pub fn sign(&self, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
+        input.check(self.public_key.algorithm())?;
         match (&self.inner, input) {
             (Inner::MlDsa(key), SignInput::Message(message)) => key.sign(message),
-            (Inner::MlDsa(_), SignInput::Digest { .. }) => Err(Failure::new(
-                Reason::BadRequest,
-                format!("{} signs whole messages, not digests", self.public_key.algorithm()),
-            )),
             (Inner::Ecdsa(key), SignInput::Message(message)) => key.sign_message(message),
-            (Inner::Ecdsa(key), SignInput::Digest { hash, digest }) => key.sign_digest(hash, digest),
+            (Inner::Ecdsa(key), SignInput::Digest { digest, .. }) => key.sign_digest(digest),
+            _ => Err(Failure::new(Reason::Internal, "an input was let through that the key does not sign")),
         }
+    }
+
+    /// Recovers the shared secret from an ML-KEM ciphertext (FIPS 203 §7.3).
+    ///
+    /// # Errors
+    /// [`Reason::BadRequest`] for a key of another kind.
+    pub fn decapsulate(&self, ciphertext: &[u8]) -> Result<Secret, Failure> {
+        let algorithm = self.public_key.algorithm();
+        algorithm.check_ciphertext(ciphertext)?;
+        Err(not_in_software(algorithm))
     }
 
     /// PKCS#8 DER, seed-only for ML-DSA (RFC 9881 §6): what the SPIFFE Workload API hands to a workload. Only a key
@@ -93,6 +105,13 @@ impl std::fmt::Debug for SoftKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SoftKey({:?})", self.public_key)
     }
+}
+
+fn not_in_software(algorithm: Algorithm) -> Failure {
+    Failure::new(
+        Reason::ProtectionUnavailable,
+        format!("{algorithm} keys are not made in software; use a token that makes them (protection hsm)"),
+    )
 }
 
 /// A fault of the cryptographic library, which says nothing more.

@@ -11,8 +11,11 @@ pub(crate) struct MlDsaKey {
     pair: PqdsaKeyPair,
 }
 
-pub(crate) fn generate_secret(algorithm: Algorithm) -> Result<Secret, Failure> {
-    let mut seed = vec![0; algorithm.secret_len()];
+/// Length of a seed in bytes (FIPS 204 §5.1).
+const SEED_LEN: usize = 32;
+
+pub(crate) fn generate_secret() -> Result<Secret, Failure> {
+    let mut seed = vec![0; SEED_LEN];
     aws_lc_rs::rand::fill(&mut seed).map_err(|_| library("make random bytes"))?;
     Ok(Secret::new(seed))
 }

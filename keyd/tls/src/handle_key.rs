@@ -32,16 +32,6 @@ impl HandleKey {
         Self { public_key, signer }
     }
 
-    fn signature_scheme(&self) -> SignatureScheme {
-        match self.public_key.algorithm() {
-            Algorithm::MlDsa44 => SignatureScheme::ML_DSA_44,
-            Algorithm::MlDsa65 => SignatureScheme::ML_DSA_65,
-            Algorithm::MlDsa87 => SignatureScheme::ML_DSA_87,
-            Algorithm::EcP256 => SignatureScheme::ECDSA_NISTP256_SHA256,
-            Algorithm::EcP384 => SignatureScheme::ECDSA_NISTP384_SHA384,
-        }
-    }
-
     fn sign_remotely(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
         let running = Running::current().ok_or_else(|| {
             Failure::new(Reason::Internal, "a key by handle signs in an Acceptor or Connector alone")
@@ -75,7 +65,9 @@ impl fmt::Debug for HandleKey {
 
 impl SigningKey for HandleKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        offered.contains(&self.signature_scheme()).then(|| Box::new(self.clone()) as Box<dyn Signer>)
+        let scheme =
+            signature_scheme(self.public_key.algorithm()).filter(|scheme| offered.contains(scheme))?;
+        Some(Box::new(Chosen { key: self.clone(), scheme }))
     }
 
     fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
@@ -88,12 +80,35 @@ impl SigningKey for HandleKey {
     }
 }
 
-impl Signer for HandleKey {
+/// A key and the scheme that both sides take.
+#[derive(Debug)]
+struct Chosen {
+    key: HandleKey,
+    scheme: SignatureScheme,
+}
+
+impl Signer for Chosen {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
-        self.sign_remotely(message).map_err(|failure| rustls::Error::Other(OtherError(Arc::new(failure))))
+        self.key.sign_remotely(message).map_err(|failure| rustls::Error::Other(OtherError(Arc::new(failure))))
     }
 
     fn scheme(&self) -> SignatureScheme {
-        self.signature_scheme()
+        self.scheme
+    }
+}
+
+/// The scheme that a key signs handshakes with; none for one that signs no whole messages, which no profile allows.
+fn signature_scheme(algorithm: Algorithm) -> Option<SignatureScheme> {
+    match algorithm {
+        Algorithm::MlDsa44 => Some(SignatureScheme::ML_DSA_44),
+        Algorithm::MlDsa65 => Some(SignatureScheme::ML_DSA_65),
+        Algorithm::MlDsa87 => Some(SignatureScheme::ML_DSA_87),
+        Algorithm::EcP256 => Some(SignatureScheme::ECDSA_NISTP256_SHA256),
+        Algorithm::EcP384 => Some(SignatureScheme::ECDSA_NISTP384_SHA384),
+        Algorithm::Rsa2048
+        | Algorithm::Rsa3072
+        | Algorithm::Rsa4096
+        | Algorithm::MlKem768
+        | Algorithm::MlKem1024 => None,
     }
 }

@@ -28,7 +28,7 @@ impl Profile {
         match self {
             Self::PostQuantum => algorithm.is_ml_dsa(),
             Self::Cnsa2 => algorithm == Algorithm::MlDsa87,
-            Self::SpireServer => true,
+            Self::SpireServer => algorithm.signs_messages(),
         }
     }
 

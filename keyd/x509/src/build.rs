@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use der::asn1::BitString;
+use der::asn1::{BitString, ObjectIdentifier};
 use der::{Decode, Document, Encode};
 use keyd_core::{Failure, PublicKey, SignInput};
 use spki::{
@@ -100,7 +100,7 @@ async fn sign_with<B: Builder>(
     signer: &impl Signer,
     what: &'static str,
 ) -> Result<B::Output, X509Error> {
-    let identity = SignerIdentity(signer.public_key().clone());
+    let identity = SignerIdentity::of(signer.public_key(), what)?;
     let message = builder.finalize(&identity).map_err(build(what))?;
     let signature = signer.sign(&message).await?;
     signer
@@ -134,7 +134,23 @@ fn build(what: &'static str) -> impl Fn(x509_cert::builder::Error) -> X509Error 
 
 /// The signer as x509-cert's builder wants to see it: a public key and an algorithm.
 #[derive(Clone)]
-struct SignerIdentity(PublicKey);
+struct SignerIdentity {
+    key: PublicKey,
+    signature: ObjectIdentifier,
+}
+
+impl SignerIdentity {
+    fn of(key: &PublicKey, what: &'static str) -> Result<Self, X509Error> {
+        let algorithm = key.algorithm();
+        let signature = algorithm.signature_oid().ok_or_else(|| {
+            X509Error::refused(
+                what,
+                format!("its signer's key is {algorithm}; keyd issues with ML-DSA and ECDSA"),
+            )
+        })?;
+        Ok(Self { key: key.clone(), signature })
+    }
+}
 
 #[derive(Clone, Debug)]
 struct VerifyingKey(PublicKey);
@@ -149,13 +165,13 @@ impl signature::Keypair for SignerIdentity {
     type VerifyingKey = VerifyingKey;
 
     fn verifying_key(&self) -> VerifyingKey {
-        VerifyingKey(self.0.clone())
+        VerifyingKey(self.key.clone())
     }
 }
 
 impl DynSignatureAlgorithmIdentifier for SignerIdentity {
     fn signature_algorithm_identifier(&self) -> spki::Result<AlgorithmIdentifierOwned> {
         // RFC 9881 §2 and RFC 5758 §3.2: no parameters.
-        Ok(AlgorithmIdentifierOwned { oid: self.0.algorithm().signature_oid(), parameters: None })
+        Ok(AlgorithmIdentifierOwned { oid: self.signature, parameters: None })
     }
 }

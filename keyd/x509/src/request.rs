@@ -32,9 +32,11 @@ impl VerifiedRequest {
         let request = CertReq::from_der(der).map_err(X509Error::der(WHAT))?;
         let spki = request.info.public_key.to_der().map_err(X509Error::der(WHAT))?;
         let public_key = PublicKey::from_spki(&spki)?;
-        if request.algorithm.oid != public_key.algorithm().signature_oid()
-            || request.algorithm.parameters.is_some()
-        {
+        let algorithm = public_key.algorithm();
+        let expected = algorithm.signature_oid().ok_or_else(|| {
+            X509Error::refused(WHAT, format!("its key is {algorithm}; keyd certifies ML-DSA and ECDSA keys"))
+        })?;
+        if request.algorithm.oid != expected || request.algorithm.parameters.is_some() {
             return Err(X509Error::refused(WHAT, "its signature algorithm is not that of its key"));
         }
         let message = request.info.to_der().map_err(X509Error::der(WHAT))?;

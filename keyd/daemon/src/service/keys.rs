@@ -2,7 +2,7 @@
 
 use keyd_api::v1::key_service_server::KeyService;
 use keyd_api::v1::{self, sign_request::Input};
-use keyd_core::{Failure, Hash, KeyId, Namespace, Operation, Reason, SignInput};
+use keyd_core::{Failure, Hash, KeyId, Namespace, Operation, Reason, RsaPadding, SignInput};
 use tonic::{Request, Response, Status};
 
 use super::{Services, refuse};
@@ -65,6 +65,21 @@ impl KeyService for Services {
         result.await.map(Response::new).map_err(refuse)
     }
 
+    async fn decapsulate(
+        &self,
+        request: Request<v1::DecapsulateRequest>,
+    ) -> Result<Response<v1::DecapsulateResponse>, Status> {
+        let result = async {
+            let asked = request.get_ref();
+            let id: KeyId = asked.key.parse()?;
+            self.permit(&request, Operation::Decapsulate, &id.namespace)?;
+            let (key, secret) = self.keyring.decapsulate(&id, &asked.ciphertext).await?;
+            let shared_secret = secret.expose().to_vec().into();
+            Ok(v1::DecapsulateResponse { shared_secret, fingerprint: key.fingerprint.clone() })
+        };
+        result.await.map(Response::new).map_err(refuse)
+    }
+
     async fn rotate_key(
         &self,
         request: Request<v1::RotateKeyRequest>,
@@ -97,20 +112,30 @@ fn optional<T: std::str::FromStr<Err = Failure>>(text: &str) -> Result<Option<T>
 }
 
 fn input(request: &v1::SignRequest) -> Result<SignInput<'_>, Failure> {
-    match &request.input {
-        Some(Input::Message(message)) => Ok(SignInput::Message(message)),
-        Some(Input::Digest(digest)) => {
+    let bad = |why: &str| Failure::new(Reason::BadRequest, why);
+    let padding = match v1::RsaPadding::try_from(request.padding) {
+        Ok(v1::RsaPadding::Unspecified) => None,
+        Ok(v1::RsaPadding::Pkcs1v15) => Some(RsaPadding::Pkcs1v15),
+        Ok(v1::RsaPadding::Pss) => Some(RsaPadding::Pss),
+        Err(_) => return Err(bad("a padding that this keyd does not know")),
+    };
+    match (&request.input, padding) {
+        (Some(Input::Message(message)), None) => Ok(SignInput::Message(message)),
+        (Some(Input::Message(_)), Some(_)) => Err(bad("a padding goes with a digest, not with a message")),
+        (Some(Input::Digest(digest)), padding) => {
             let hash = match digest.hash() {
                 v1::Hash::Sha256 => Hash::Sha256,
                 v1::Hash::Sha384 => Hash::Sha384,
                 v1::Hash::Sha512 => Hash::Sha512,
-                v1::Hash::Unspecified => {
-                    return Err(Failure::new(Reason::BadRequest, "a digest needs the hash that made it"));
-                }
+                v1::Hash::Unspecified => return Err(bad("a digest needs the hash that made it")),
             };
-            Ok(SignInput::Digest { hash, digest: &digest.value })
+            let digest = &digest.value;
+            Ok(match padding {
+                None => SignInput::Digest { hash, digest },
+                Some(padding) => SignInput::RsaDigest { padding, hash, digest },
+            })
         }
-        None => Err(Failure::new(Reason::BadRequest, "there is nothing to sign: give a message or a digest")),
+        (None, _) => Err(bad("there is nothing to sign: give a message or a digest")),
     }
 }
 

@@ -5,10 +5,11 @@ use cryptoki::mechanism::MechanismType;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 use cryptoki::slot::Slot;
-use keyd_core::{Algorithm, KeyId};
+use keyd_core::{Algorithm, Family, KeyId};
 
 use super::WRAPPING_KEY;
 use super::module::Module;
+use crate::ecdsa;
 use crate::error::Error;
 use crate::wire::{Class, Description, Object, Objects};
 
@@ -42,11 +43,13 @@ pub(super) fn describe(module: &Module) -> Result<Description, Error> {
     let info = context.get_token_info(slot).map_err(Error::token("asking for the token's state"))?;
     let mechanisms = context.get_mechanism_list(slot).map_err(Error::token("listing the mechanisms"))?;
     let has = |all: &[MechanismType]| all.iter().all(|mechanism| mechanisms.contains(mechanism));
-    let algorithms = Algorithm::ALL.into_iter().filter(|algorithm| match curve_bits(*algorithm) {
-        None => has(&[MechanismType::ML_DSA_KEY_PAIR_GEN, MechanismType::ML_DSA]),
-        Some(bits) => {
-            has(&[MechanismType::ECC_KEY_PAIR_GEN, MechanismType::ECDSA]) && has_curve(&context, slot, bits)
+    let algorithms = Algorithm::ALL.into_iter().filter(|algorithm| match algorithm.family() {
+        Family::MlDsa => has(&[MechanismType::ML_DSA_KEY_PAIR_GEN, MechanismType::ML_DSA]),
+        Family::Ec => {
+            has(&[MechanismType::ECC_KEY_PAIR_GEN, MechanismType::ECDSA])
+                && has_curve(&context, slot, *algorithm)
         }
+        Family::Rsa | Family::MlKem => false,
     });
     Ok(Description {
         product: format!("{} {}", info.manufacturer_id().trim(), info.model().trim()),
@@ -77,15 +80,8 @@ fn read(session: &Session, handle: ObjectHandle, class: Class) -> Result<Option<
     Ok(ours.then_some(object))
 }
 
-fn curve_bits(algorithm: Algorithm) -> Option<usize> {
-    match algorithm {
-        Algorithm::EcP256 => Some(256),
-        Algorithm::EcP384 => Some(384),
-        Algorithm::MlDsa44 | Algorithm::MlDsa65 | Algorithm::MlDsa87 => None,
-    }
-}
-
-fn has_curve(context: &Pkcs11, slot: Slot, bits: usize) -> bool {
+fn has_curve(context: &Pkcs11, slot: Slot, algorithm: Algorithm) -> bool {
+    let bits = ecdsa::field_len(algorithm) * 8;
     context
         .get_mechanism_info(slot, MechanismType::ECC_KEY_PAIR_GEN)
         .is_ok_and(|info| (info.min_key_size()..=info.max_key_size()).contains(&bits))

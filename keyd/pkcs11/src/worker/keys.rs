@@ -27,6 +27,7 @@ pub(super) fn create(
         Algorithm::MlDsa87 => ml_dsa(MlDsaParameterSetType::ML_DSA_87),
         Algorithm::EcP256 => (Mechanism::EccKeyPairGen, Attribute::EcParams(P256.to_vec())),
         Algorithm::EcP384 => (Mechanism::EccKeyPairGen, Attribute::EcParams(P384.to_vec())),
+        _ => return Err(Error::Unsupported { algorithm }),
     };
     let common =
         [Attribute::Token(true), Attribute::Id(id.to_vec()), Attribute::Label(label.as_bytes().to_vec())];

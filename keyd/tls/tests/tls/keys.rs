@@ -10,7 +10,8 @@ use keyd_tls::{
 };
 use keyd_x509::SpiffeId;
 use peers::openssl::{self, Issued, Subject};
-use rustls::sign::Signer as _;
+use rustls::SignatureScheme;
+use rustls::sign::SigningKey as _;
 use tokio::io::DuplexStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -164,6 +165,7 @@ async fn a_key_by_handle_signs_in_handshakes_alone() {
     let world = World::new();
     let signer = Signer(soft_key(&world.server));
     let key = HandleKey::new(signer.0.public_key().clone(), Arc::new(signer));
+    let key = key.choose_scheme(&[SignatureScheme::ML_DSA_65]).unwrap();
     match key.sign(b"message") {
         Err(rustls::Error::Other(error)) => {
             assert!(error.to_string().contains("Acceptor or Connector alone"))

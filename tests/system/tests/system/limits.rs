@@ -14,6 +14,9 @@ use tokio::time::{Instant, sleep};
 
 /// Most keys of the keyd under test.
 const KEYS: usize = 2000;
+/// Algorithms whose keys are made and sign in no time.
+const SIGNERS: [Algorithm; 5] =
+    [Algorithm::MlDsa44, Algorithm::MlDsa65, Algorithm::MlDsa87, Algorithm::EcP256, Algorithm::EcP384];
 /// Clients, each with a connection of its own.
 const CLIENTS: usize = 8;
 
@@ -65,7 +68,7 @@ async fn make_until_refused(keyd: Client, client: usize) -> (Vec<KeyInfo>, Failu
     let mut made = Vec::new();
     loop {
         let key = format!("soft/client{client}-{}", made.len()).parse().unwrap();
-        let algorithm = Algorithm::ALL[made.len() % Algorithm::ALL.len()];
+        let algorithm = SIGNERS[made.len() % SIGNERS.len()];
         match keyd.create_key(&key, algorithm, None).await {
             Ok(info) => made.push(info),
             Err(refusal) => return (made, refusal),
@@ -109,7 +112,7 @@ async fn many_signers_at_once_are_all_served() {
 
 async fn make_one_of_each(keyd: &Client) -> Vec<KeyInfo> {
     let mut keys = Vec::new();
-    for algorithm in Algorithm::ALL {
+    for algorithm in SIGNERS {
         let key = format!("soft/{algorithm}").parse().unwrap();
         keys.push(keyd.create_key(&key, algorithm, None).await.unwrap());
     }

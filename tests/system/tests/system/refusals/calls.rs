@@ -19,7 +19,7 @@ fn raw(keyd: &Keyd) -> KeyServiceClient<Channel> {
 }
 
 async fn sign(keyd: &Keyd, key: &str, input: Input) -> Result<v1::SignResponse, Failure> {
-    let request = v1::SignRequest { key: key.to_owned(), input: Some(input) };
+    let request = v1::SignRequest { key: key.to_owned(), input: Some(input), ..Default::default() };
     let response = raw(keyd).sign(request).await;
     response.map(tonic::Response::into_inner).map_err(|s| status::to_failure(&s, "its socket"))
 }
