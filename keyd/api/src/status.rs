@@ -28,6 +28,8 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::TpmLockout
         | Reason::TpmReplaced
         | Reason::PcrChanged
+        | Reason::PolicyOutdated
+        | Reason::StoreRolledBack
         | Reason::BadConfig => Code::FailedPrecondition,
         Reason::UnsealFailed | Reason::Integrity => Code::DataLoss,
         _ => Code::Internal,

@@ -38,6 +38,8 @@ pub enum Reason {
     TpmReplaced,
     /// A PCR has another value than when the key was sealed.
     PcrChanged,
+    /// No signature of the signed PCR policy approves what the PCRs are now.
+    PolicyOutdated,
     /// The TPM failed in a way that is its own.
     TpmFailed,
     /// A sealed or wrapped secret did not open: damaged, or sealed elsewhere.
@@ -50,6 +52,8 @@ pub enum Reason {
     LimitExceeded,
     /// The state directory or store failed.
     StoreFailed,
+    /// The store is an older copy than the TPM's counter says, or bound to another counter.
+    StoreRolledBack,
     /// The configuration is wrong.
     BadConfig,
     /// keyd cannot be reached.
@@ -60,7 +64,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::BadKeyId,
         Self::UnknownAlgorithm,
         Self::UnknownProtection,
@@ -77,12 +81,14 @@ impl Reason {
         Self::TpmLockout,
         Self::TpmReplaced,
         Self::PcrChanged,
+        Self::PolicyOutdated,
         Self::TpmFailed,
         Self::UnsealFailed,
         Self::Integrity,
         Self::DeadlineExceeded,
         Self::LimitExceeded,
         Self::StoreFailed,
+        Self::StoreRolledBack,
         Self::BadConfig,
         Self::Unreachable,
         Self::Internal,
@@ -107,12 +113,14 @@ impl Reason {
             Self::TpmLockout => "TPM_LOCKOUT",
             Self::TpmReplaced => "TPM_REPLACED",
             Self::PcrChanged => "PCR_CHANGED",
+            Self::PolicyOutdated => "POLICY_OUTDATED",
             Self::TpmFailed => "TPM_FAILED",
             Self::UnsealFailed => "UNSEAL_FAILED",
             Self::Integrity => "INTEGRITY",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::LimitExceeded => "LIMIT_EXCEEDED",
             Self::StoreFailed => "STORE_FAILED",
+            Self::StoreRolledBack => "STORE_ROLLED_BACK",
             Self::BadConfig => "BAD_CONFIG",
             Self::Unreachable => "UNREACHABLE",
             Self::Internal => "INTERNAL",

@@ -1,11 +1,15 @@
 //! `keyd.toml`: strict, resolved, and checked before anything is opened.
 
+mod tpm;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use keyd_core::{Failure, Namespace, Operation, Policy, Protection, Reason, Rule};
 use nix::unistd::{Group, User};
 use serde::Deserialize;
+
+pub use tpm::{SealTo, TpmTable};
 
 /// Where the configuration lies unless told otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/keyd/keyd.toml";
@@ -57,22 +61,6 @@ pub struct TokenTable {
     pub sessions: usize,
     /// How long one call may take, in ms.
     #[serde(default = "default_token_deadline")]
-    pub call_deadline_ms: u64,
-}
-
-/// `[tpm]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TpmTable {
-    /// How to reach it: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321` in tests.
-    pub tcti: String,
-    /// Persistent handle of the storage root key.
-    #[serde(default = "default_srk_handle")]
-    pub srk_handle: u32,
-    /// Name of the storage root key, hexadecimal, pinned at enrolment; `keyd node srk` prints it.
-    pub srk_name: Option<String>,
-    /// How long one call may take, in ms.
-    #[serde(default = "default_tpm_deadline")]
     pub call_deadline_ms: u64,
 }
 
@@ -182,6 +170,9 @@ impl Config {
                 return Err(format!("an [[allow]] table grants {operation} but names no namespaces"));
             }
         }
+        if let Some(tpm) = &self.tpm {
+            tpm.check()?;
+        }
         match &self.token {
             Some(t) if t.label.is_some() == t.serial.is_some() => {
                 Err("[token] needs either label or serial".to_owned())
@@ -273,14 +264,6 @@ fn default_sessions() -> usize {
 
 fn default_token_deadline() -> u64 {
     10_000
-}
-
-fn default_srk_handle() -> u32 {
-    0x8100_0001
-}
-
-fn default_tpm_deadline() -> u64 {
-    20_000
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use keyd_core::{Failure, Reason, Secret};
 use keyd_pkcs11::{Token, TokenConfig, TokenName, WorkerCommand};
-use keyd_tpm::{Tpm, TpmConfig};
+use keyd_tpm::{PolicyKey, PolicySource, Tpm, TpmConfig};
 
-use crate::config::{TokenTable, TpmTable};
+use crate::config::{SealTo, TokenTable, TpmTable};
 
 /// Longest PIN file, in bytes.
 const PIN_FILE_LIMIT: u64 = 1024;
@@ -38,19 +38,34 @@ pub fn token(table: &TokenTable, worker: WorkerCommand) -> Result<Token, Failure
 /// The TPM of `[tpm]`. Nothing is asked of it yet.
 ///
 /// # Errors
-/// [`Reason::BadConfig`] for a TCTI or name that is not well formed.
+/// [`Reason::BadConfig`] for a TCTI, name or policy key that is not well formed.
 pub fn tpm(table: &TpmTable) -> Result<Tpm, Failure> {
     let srk_name = table
         .srk_name
         .as_ref()
         .map(|name| hex::decode(name).map_err(|e| bad(format!("[tpm] srk_name is not hexadecimal: {e}"))))
         .transpose()?;
+    let seal_to = match table.seal_to {
+        SealTo::ThisTpm => keyd_tpm::SealTo::ThisTpm,
+        SealTo::Pcrs => keyd_tpm::SealTo::Pcrs(table.pcrs.clone()),
+        SealTo::SignedPolicy => keyd_tpm::SealTo::SignedPolicy,
+    };
     Tpm::open(TpmConfig {
         tcti: table.tcti.parse()?,
         srk_handle: table.srk_handle,
         srk_name,
+        seal_to,
+        policy_source: policy_source(table)?,
         call_deadline: Duration::from_millis(table.call_deadline_ms),
     })
+}
+
+fn policy_source(table: &TpmTable) -> Result<Option<PolicySource>, Failure> {
+    let (Some(key), Some(file)) = (&table.policy_key, &table.policy_signatures) else { return Ok(None) };
+    let failed = |why: String| bad(format!("[tpm] policy_key {}: {why}", key.display()));
+    let pem = fs::read(key).map_err(|e| failed(format!("cannot read it: {e}")))?;
+    let key = PolicyKey::from_pem(&pem).map_err(failed)?;
+    Ok(Some(PolicySource { key, file: file.clone() }))
 }
 
 fn pin_path(table: &TokenTable) -> Result<PathBuf, Failure> {

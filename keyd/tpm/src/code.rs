@@ -33,6 +33,10 @@ const FORMAT_ONE_MASK: u32 = 0xbf;
 const HANDLE: u32 = 0x8b;
 /// TPM_RC_AUTH_FAIL: wrong, and counted towards lockout.
 const AUTH_FAIL: u32 = 0x8e;
+/// TPM_RC_POLICY_FAIL: the session has not fulfilled the object's policy.
+const POLICY_FAIL: u32 = 0x9d;
+/// TPM_RC_PCR_CHANGED: since the session's PolicyPCR.
+const PCR_CHANGED: u32 = 0x128;
 /// TPM_RC_BAD_AUTH: wrong, and not counted.
 const BAD_AUTH: u32 = 0xa2;
 
@@ -49,6 +53,8 @@ pub(crate) enum Meaning {
     Lockout,
     /// A password is set where none was expected.
     BadAuth,
+    /// The policy of an object is not fulfilled, or a PCR changed meanwhile.
+    PolicyRefused,
     /// There is nothing at the handle.
     NothingThere,
     /// The TPM refused a parameter.
@@ -85,12 +91,14 @@ fn meaning_of(number: u32) -> Meaning {
             HANDLE => Meaning::NothingThere,
             AUTH_FAIL => Meaning::Lockout,
             BAD_AUTH => Meaning::BadAuth,
+            POLICY_FAIL => Meaning::PolicyRefused,
             _ if code & PARAMETER != 0 => Meaning::BadParameter,
             _ => Meaning::Other,
         },
         LAYER_TPM | LAYER_RESOURCE_MANAGER_TPM => match code {
             LOCKOUT => Meaning::Lockout,
             INITIALIZE => Meaning::Unsettled,
+            PCR_CHANGED => Meaning::PolicyRefused,
             _ if NO_ROOM.contains(&code) || NOT_LOADED.contains(&code) => Meaning::Unsettled,
             _ => Meaning::Other,
         },
@@ -112,7 +120,8 @@ mod tests {
             (0x18b, Meaning::NothingThere),
             (0x1df, Meaning::BadParameter),
             (0x2d5, Meaning::BadParameter),
-            (0x99d, Meaning::Other),
+            (0x99d, Meaning::PolicyRefused),
+            (0x128, Meaning::PolicyRefused),
             (0x902, Meaning::Unsettled),
             (0x910, Meaning::Unsettled),
             (0x100, Meaning::Unsettled),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Tcti;
+use crate::{PolicySource, SealTo, Tcti};
 
 /// Which TPM, and what is known of it.
 #[derive(Clone, Debug)]
@@ -14,6 +14,10 @@ pub struct TpmConfig {
     /// The Name of its storage root key as [`crate::Tpm::ensure_srk`] gave it at enrolment. With none, whatever is at the
     /// handle is trusted, and made where there is nothing.
     pub srk_name: Option<Vec<u8>>,
+    /// What new secrets are sealed to.
+    pub seal_to: SealTo,
+    /// The signed policy, for [`SealTo::SignedPolicy`] and for what was sealed to it before.
+    pub policy_source: Option<PolicySource>,
     /// How long a call may take, waiting for its turn included. Deriving an RSA key takes some TPMs a minute.
     pub call_deadline: Duration,
 }
@@ -26,6 +30,13 @@ impl TpmConfig {
 
     /// The usual configuration, nothing pinned.
     pub const fn new(tcti: Tcti) -> Self {
-        Self { tcti, srk_handle: Self::SRK_HANDLE, srk_name: None, call_deadline: Self::CALL_DEADLINE }
+        Self {
+            tcti,
+            srk_handle: Self::SRK_HANDLE,
+            srk_name: None,
+            seal_to: SealTo::ThisTpm,
+            policy_source: None,
+            call_deadline: Self::CALL_DEADLINE,
+        }
     }
 }

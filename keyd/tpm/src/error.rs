@@ -1,9 +1,13 @@
 //! What goes wrong with the TPM, and how it is said to people.
 
+use std::path::PathBuf;
+
 use keyd_core::{Failure, Reason};
 
 use crate::TpmConfig;
 use crate::code::{self, Meaning};
+use crate::counter::Counter;
+use crate::release::MovedPcrs;
 
 /// A fault on the TPM's thread.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +32,26 @@ pub(crate) enum Error {
     NotOurs(#[source] tss_esapi::Error),
     #[error("the blob was sealed for another context")]
     OtherContext,
+    #[error("{0}")]
+    PcrsMoved(MovedPcrs),
+    #[error("{} approves no state with the present PCRs {}{}", .file.display(), list(.pcrs), and(.moved))]
+    PolicyOutdated { file: PathBuf, pcrs: Vec<u8>, moved: MovedPcrs },
+    #[error("the signed policy {}: {why}", .file.display())]
+    Signatures { file: PathBuf, why: String },
+    #[error("this was sealed to a signed policy of another key than keyd.toml names")]
+    OtherPolicyKey,
+    #[error("the TPM refused the policy")]
+    Refused(#[source] tss_esapi::Error),
+    #[error("the TPM is in dictionary-attack lockout")]
+    Lockout {
+        /// What was refused.
+        #[source]
+        source: tss_esapi::Error,
+        /// After how many seconds the TPM forgets one failed try.
+        interval: u32,
+    },
+    #[error("the counter at {handle:#x} {} where it was to count to {to}", at(*.found))]
+    CounterMoved { handle: u32, found: Counter, to: u64 },
     #[error("the certificate in NV index {index:#x} is of no endorsement key that the TPM has")]
     StrayCertificate { index: u32 },
     #[error("the endorsement key has a policy that keyd does not know")]
@@ -76,6 +100,11 @@ impl Error {
         }
     }
 
+    /// Whether it says that nothing can be sealed to, or opened by, a policy as things stand.
+    pub(crate) const fn is_about_policy(&self) -> bool {
+        matches!(self, Self::PolicyOutdated { .. } | Self::Signatures { .. } | Self::OtherPolicyKey)
+    }
+
     /// As the caller sees it: what is wrong with which TPM, and what to do.
     pub(crate) fn into_failure(self, config: &TpmConfig) -> Failure {
         let (reason, advice) = self.classify();
@@ -101,6 +130,40 @@ impl Error {
                 Reason::UnsealFailed,
                 "It is damaged, or was sealed by another TPM or for another key. Restore keyd's state of this very \
                  machine from a backup, or make the key anew.",
+            ),
+            Self::PcrsMoved(_) => (
+                Reason::PcrChanged,
+                "What boots is not what the key was sealed to. If nobody changed it (firmware, Secure Boot keys, boot \
+                 loader, kernel), take the machine out of service. After a planned change: boot once more as before it, \
+                 run `keyd reseal --pcr INDEX=VALUE` there with the values of the change, then change; while keyd still \
+                 has the key in memory, `keyd reseal` is enough.",
+            ),
+            Self::PolicyOutdated { .. } | Self::Signatures { .. } => (
+                Reason::PolicyOutdated,
+                "Put the signed policy of the image that runs there (`systemd-measure sign`, or `keyd tpm sign-policy`); \
+                 if no approved image should run here, take the machine out of service.",
+            ),
+            Self::OtherPolicyKey => (
+                Reason::PolicyOutdated,
+                "Name the former key and its file in policy_key and policy_signatures, start keyd, and change over with \
+                 `keyd reseal`.",
+            ),
+            Self::Refused(_) => (
+                Reason::TpmFailed,
+                "If it stays so, PCRs change while keyd looks, or the TPM does not know keys of the policy key's size \
+                 (RSA-2048 is the usual one).",
+            ),
+            Self::Lockout { interval, .. } => {
+                let advice = format!(
+                    "It forgets one failed try every {interval} s while it has power; then keyd goes on by itself. \
+                     `tpm2_dictionarylockout --clear-lockout` ends it at once. Find out who guesses at its passwords."
+                );
+                return (Reason::TpmLockout, advice);
+            }
+            Self::CounterMoved { .. } => (
+                Reason::StoreRolledBack,
+                "Something else counts with it, or made it anew: two keyd with copies of one store, or a TPM that was \
+                 restored. Stop keyd; `keyd accept-store` binds the store again if it is the right one.",
             ),
             Self::StrayCertificate { .. } => (
                 Reason::TpmFailed,
@@ -128,6 +191,8 @@ impl Error {
         let (Self::Connect(source)
         | Self::Command { source, .. }
         | Self::NotOurs(source)
+        | Self::Refused(source)
+        | Self::Lockout { source, .. }
         | Self::OtherCredential(source)) = self
         else {
             return None;
@@ -139,6 +204,23 @@ impl Error {
             None => source.to_string(),
         })
     }
+}
+
+fn at(found: Counter) -> String {
+    match found {
+        Counter::Absent => "is gone".to_owned(),
+        Counter::Foreign => "is another one".to_owned(),
+        Counter::Unused => "is new".to_owned(),
+        Counter::At(value) => format!("is at {value}"),
+    }
+}
+
+fn list(pcrs: &[u8]) -> String {
+    pcrs.iter().map(u8::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn and(moved: &MovedPcrs) -> String {
+    if moved.0.is_empty() { String::new() } else { format!("; {moved}") }
 }
 
 const ABSENT: &str = "Check that the device exists and that keyd may open it (group tss), or that the TPM is switched \
@@ -167,7 +249,7 @@ fn classify_code(meaning: Meaning) -> (Reason, &'static str) {
             "The TPM was not started or is full of what other programs left loaded. `tpm2_flushcontext -t` frees \
              room; a reboot settles both.",
         ),
-        Meaning::NothingThere | Meaning::BadParameter | Meaning::Other => (
+        Meaning::PolicyRefused | Meaning::NothingThere | Meaning::BadParameter | Meaning::Other => (
             Reason::TpmFailed,
             "If it stays so after a reboot, `tpm2_getcap properties-variable` shows its state.",
         ),

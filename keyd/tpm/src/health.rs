@@ -3,6 +3,7 @@
 use tss_esapi::constants::{CapabilityType, PropertyTag};
 use tss_esapi::structures::CapabilityData;
 
+use crate::code::{Meaning, meaning};
 use crate::connection::Connection;
 use crate::ek::property;
 use crate::error::{Doing, Error};
@@ -28,9 +29,25 @@ pub(crate) fn describe(connection: &mut Connection, pinned: bool) -> Result<Stri
     Ok(format!("Seals and attests (made by {manufacturer}). {pin}{lockout}"))
 }
 
-/// Asked anew each time; the library would keep the first answer.
+/// An error of lockout with what ends it; any other as it is.
+pub(crate) fn explain_lockout(connection: &mut Connection, error: Error) -> Error {
+    match error {
+        Error::Command { source, .. } if meaning(&source) == Meaning::Lockout => {
+            match variable(connection, PropertyTag::LockoutInterval) {
+                Ok(interval) => Error::Lockout { source, interval },
+                Err(other) => other,
+            }
+        }
+        other => other,
+    }
+}
+
 fn in_lockout(connection: &mut Connection) -> Result<bool, Error> {
-    let tag = PropertyTag::Permanent;
+    variable(connection, PropertyTag::Permanent).map(|permanent| permanent & IN_LOCKOUT != 0)
+}
+
+/// A property that changes. Asked anew each time; the library would keep the first answer.
+fn variable(connection: &mut Connection, tag: PropertyTag) -> Result<u32, Error> {
     let answer = connection
         .context
         .execute_without_session(|c| c.get_capability(CapabilityType::TpmProperties, tag.into(), 1))
@@ -38,6 +55,6 @@ fn in_lockout(connection: &mut Connection) -> Result<bool, Error> {
     let (CapabilityData::TpmProperties(properties), _) = answer else {
         return Err(Error::BadAnswer("another list than that of its properties"));
     };
-    let permanent = properties.into_iter().find(|p| p.property() == tag);
-    permanent.map(|p| p.value() & IN_LOCKOUT != 0).ok_or(Error::BadAnswer("no TPM_PT_PERMANENT"))
+    let found = properties.into_iter().find(|p| p.property() == tag);
+    found.map(|p| p.value()).ok_or(Error::BadAnswer("a list without what was asked for"))
 }

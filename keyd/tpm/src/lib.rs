@@ -12,24 +12,36 @@ mod blob;
 mod code;
 mod config;
 mod connection;
+mod counter;
 mod ek;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
 mod nv;
+mod pcr;
+mod policy;
+mod policy_key;
 mod primary;
 mod queue;
 mod quote;
+mod release;
 mod seal;
+mod signed_policy;
 mod srk;
 mod tcti;
 mod tpm;
 mod worker;
 
 pub use config::TpmConfig;
+pub use counter::Counter;
 pub use ek::Endorsement;
-pub use quote::{PcrValue, Quote};
+pub use pcr::PcrValue;
+pub use policy_key::PolicyKey;
+pub use quote::Quote;
+pub use release::SealTo;
+pub use seal::Standing;
+pub use signed_policy::{PolicySource, SignedPolicy, sign_policy};
 pub use tcti::Tcti;
 pub use tpm::{SECRET_LIMIT, Tpm};
 

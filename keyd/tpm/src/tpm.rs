@@ -9,17 +9,18 @@ use tokio::time::timeout;
 use tss_esapi::structures::{Data, EncryptedSecret, IdObject};
 
 use crate::connection::Connection;
+use crate::counter::{self, Counter};
 use crate::ek::{self, Endorsement};
 use crate::error::Error;
+use crate::pcr::{self, PCR_MAX, PcrValue};
 use crate::queue::{Full, Priority, Queue};
-use crate::quote::{self, PcrValue, Quote};
+use crate::quote::{self, Quote};
+use crate::seal::Standing;
 use crate::worker::Worker;
-use crate::{TpmConfig, activate, health, seal, srk};
+use crate::{SealTo, TpmConfig, activate, health, seal, srk};
 
 /// Longest secret that is sealed, in bytes.
 pub const SECRET_LIMIT: usize = 64;
-/// Highest PCR.
-const PCR_MAX: u8 = 23;
 /// How long `health` waits, so that a status is prompt when a TPM is not.
 const HEALTH_LIMIT: Duration = Duration::from_secs(2);
 
@@ -36,6 +37,9 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(2);
 ///   by that;
 /// - [`Reason::LimitExceeded`] where 64 calls wait already,
 /// - [`Reason::TpmFailed`] where it fails otherwise.
+///
+/// Unsealing fails also with [`Reason::PcrChanged`], naming the PCR, with [`Reason::PolicyOutdated`], and with
+/// [`Reason::UnsealFailed`] for a blob that is damaged or another TPM's.
 #[derive(Clone)]
 pub struct Tpm {
     shared: Arc<Shared>,
@@ -144,7 +148,104 @@ impl Tpm {
     /// As [`Tpm::quote`].
     pub async fn read_pcrs(&self, pcrs: &[u8]) -> Result<Vec<PcrValue>, Failure> {
         let pcrs = ascending(pcrs)?;
-        self.call(move |connection| quote::read_pcrs(connection, &pcrs)).await
+        self.call(move |connection| pcr::read_pcrs(connection, &pcrs)).await
+    }
+
+    /// As [`Sealer::seal`], where `expected` are values that PCRs are to have after a planned change: what is sealed
+    /// opens with the present values and with those.
+    ///
+    /// # Errors
+    /// As every call; [`Reason::BadRequest`] for a secret that is too long, and for expected values of PCRs that
+    /// nothing is sealed to; [`Reason::PolicyOutdated`] where a signed policy does not approve the present state.
+    pub async fn seal_expecting(
+        &self,
+        secret: &Secret,
+        context: &[u8],
+        expected: &[PcrValue],
+    ) -> Result<Vec<u8>, Failure> {
+        if secret.is_empty() || secret.len() > SECRET_LIMIT {
+            let say = format!("the TPM seals 1 to {SECRET_LIMIT} bytes, not {}", secret.len());
+            return Err(Failure::new(Reason::BadRequest, say));
+        }
+        self.check_expected(expected)?;
+        let (config, expected) = (self.shared.config.clone(), expected.to_vec());
+        let (secret, context) = (secret.clone(), context.to_vec());
+        self.call(move |connection| seal::seal(connection, &config, &expected, &secret, &context)).await
+    }
+
+    /// How sealed secrets stand: whether each is sealed as a new one would be now, and whether it would open. It opens
+    /// none.
+    ///
+    /// # Errors
+    /// As every call; [`Reason::BadRequest`] as [`Tpm::seal_expecting`].
+    pub async fn examine(
+        &self,
+        blobs: Vec<Vec<u8>>,
+        expected: &[PcrValue],
+    ) -> Result<Vec<Standing>, Failure> {
+        self.check_expected(expected)?;
+        let (config, expected) = (self.shared.config.clone(), expected.to_vec());
+        self.call(move |connection| seal::examine(connection, &config, &expected, &blobs)).await
+    }
+
+    /// What there is at a counter's handle, in the range that TPMs leave to owners (0x01800000 to 0x01bfffff).
+    /// Without an authorization everything is foreign.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn counter(&self, handle: u32, authorization: Option<&Secret>) -> Result<Counter, Failure> {
+        let authorization = authorization.cloned();
+        self.call(move |connection| counter::look(connection, handle, authorization.as_ref())).await
+    }
+
+    /// Makes a counter with an authorization of [`Tpm::counter_authorization`], and gives its first value.
+    ///
+    /// # Errors
+    /// As every call; [`Reason::TpmFailed`] also where the handle is taken, or the TPM has no room.
+    pub async fn make_counter(&self, handle: u32, authorization: &Secret) -> Result<u64, Failure> {
+        let authorization = authorization.clone();
+        self.call(move |connection| counter::make(connection, handle, &authorization)).await
+    }
+
+    /// Counts to `to`, the present value or the next one.
+    ///
+    /// # Errors
+    /// As every call; [`Reason::StoreRolledBack`] where the counter is elsewhere.
+    pub async fn advance_counter(&self, handle: u32, authorization: &Secret, to: u64) -> Result<(), Failure> {
+        let authorization = authorization.clone();
+        self.call(move |connection| counter::advance(connection, handle, &authorization, to)).await
+    }
+
+    /// Deletes the counter, or whatever else is at its handle.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn remove_counter(&self, handle: u32) -> Result<(), Failure> {
+        self.call(move |connection| counter::remove(connection, handle)).await
+    }
+
+    /// A new counter's authorization: 32 random bytes.
+    ///
+    /// # Errors
+    /// [`Reason::TpmFailed`] when there are no random bytes.
+    pub fn counter_authorization(&self) -> Result<Secret, Failure> {
+        counter::authorization().map_err(|error| error.into_failure(&self.shared.config))
+    }
+
+    fn check_expected(&self, expected: &[PcrValue]) -> Result<(), Failure> {
+        let sealed_to: &[u8] = match &self.shared.config.seal_to {
+            SealTo::Pcrs(pcrs) => pcrs,
+            SealTo::ThisTpm | SealTo::SignedPolicy => &[],
+        };
+        let strange = expected.iter().find(|pcr| !sealed_to.contains(&pcr.index));
+        strange.map_or(Ok(()), |pcr| {
+            let say = format!(
+                "keys are not sealed to PCR {}, so its value cannot be expected; [tpm] pcrs in keyd.toml names those \
+                 that they are sealed to",
+                pcr.index
+            );
+            Err(Failure::new(Reason::BadRequest, say))
+        })
     }
 
     /// Has the thread run `operation` and waits for it, for [`TpmConfig::call_deadline`].
@@ -209,19 +310,13 @@ impl Tpm {
 
 impl Sealer for Tpm {
     fn seal<'a>(&'a self, secret: &'a Secret, context: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Failure>> {
-        let (secret, context) = (secret.clone(), context.to_vec());
-        Box::pin(async move {
-            if secret.is_empty() || secret.len() > SECRET_LIMIT {
-                let say = format!("the TPM seals 1 to {SECRET_LIMIT} bytes, not {}", secret.len());
-                return Err(Failure::new(Reason::BadRequest, say));
-            }
-            self.call(move |connection| seal::seal(connection, &secret, &context)).await
-        })
+        Box::pin(self.seal_expecting(secret, context, &[]))
     }
 
     fn unseal<'a>(&'a self, blob: &'a [u8], context: &'a [u8]) -> BoxFuture<'a, Result<Secret, Failure>> {
-        let (blob, context) = (blob.to_vec(), context.to_vec());
-        Box::pin(self.call(move |connection| seal::unseal(connection, &blob, &context)))
+        let (source, blob, context) =
+            (self.shared.config.policy_source.clone(), blob.to_vec(), context.to_vec());
+        Box::pin(self.call(move |connection| seal::unseal(connection, source.as_ref(), &blob, &context)))
     }
 
     fn health(&self) -> BoxFuture<'_, Health> {

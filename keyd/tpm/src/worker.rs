@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::TpmConfig;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::queue::Queue;
+use crate::{TpmConfig, health};
 
 /// The state of the TPM's thread.
 pub(crate) struct Worker {
@@ -44,7 +44,7 @@ impl Worker {
             None => Connection::open(&self.config)?,
         };
         let connection = self.connection.insert(connection);
-        let result = operation(connection);
+        let result = operation(connection).map_err(|error| health::explain_lockout(connection, error));
         if result.as_ref().is_err_and(Error::ends_connection) {
             self.connection = None;
         }

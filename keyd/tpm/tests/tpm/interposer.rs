@@ -9,6 +9,7 @@ use peers::swtpm::Swtpm;
 
 /// Command codes (TPM 2.0 Part 2 §6.5.2).
 pub const UNSEAL: u32 = 0x15e;
+pub const NV_READ: u32 = 0x14e;
 pub const QUOTE: u32 = 0x158;
 pub const START_AUTH_SESSION: u32 = 0x176;
 

@@ -11,7 +11,9 @@
 mod attestation;
 mod bus;
 mod connection;
+mod counter;
 mod interposer;
+mod policies;
 mod sealing;
 
 use std::process::Command;

@@ -163,6 +163,7 @@ async fn lockout_of_a_storage_root_key_made_by_others_is_told() {
     lock_out(&node);
     let failure = node.tpm().seal(&seed(), b"a/b").await.unwrap_err();
     assert_eq!(failure.reason, Reason::TpmLockout, "{failure}");
+    assert!(failure.message.contains("every 1000 s"), "{failure}");
     assert!(failure.message.contains("--clear-lockout"), "{failure}");
 }
 
