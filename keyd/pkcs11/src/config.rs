@@ -8,7 +8,7 @@ use std::time::Duration;
 use keyd_core::{Failure, Reason, Secret};
 
 /// Most sessions a token is given.
-const SESSIONS_LIMIT: usize = 64;
+pub(crate) const SESSIONS_LIMIT: usize = 64;
 /// Longest PIN, in bytes.
 pub(crate) const PIN_LIMIT: usize = 256;
 

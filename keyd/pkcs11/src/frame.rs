@@ -14,7 +14,8 @@ pub(crate) const MESSAGE_LIMIT: usize = 1 << 20; // 1 MiB
 /// Longest frame, in bytes: a message and what goes with it.
 const FRAME_LIMIT: usize = MESSAGE_LIMIT + (1 << 16); // 1 MiB + 64 KiB
 
-const LENGTH_BYTES: usize = 4;
+/// Bytes of the length before each message.
+pub(crate) const LENGTH_BYTES: usize = 4;
 
 /// A whole frame, to be written in one go.
 pub(crate) fn encode(message: &impl Message) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -35,7 +36,7 @@ pub(crate) fn read<M: Message + Default>(from: &mut impl Read) -> io::Result<Opt
     }
     let mut body = body(prefix)?;
     from.read_exact(&mut body)?;
-    decode(&body)
+    decode(&body).map(Some)
 }
 
 /// As [`read`], for the side that serves.
@@ -49,23 +50,35 @@ pub(crate) async fn read_async<M: Message + Default>(
     };
     let mut body = body(prefix)?;
     from.read_exact(&mut body).await?;
-    decode(&body)
+    decode(&body).map(Some)
+}
+
+/// Length of the frame that begins with `bytes`, its prefix included; `None` where they do not tell yet.
+pub(crate) fn total_len(bytes: &[u8]) -> io::Result<Option<usize>> {
+    bytes.first_chunk().map(|prefix| Ok(LENGTH_BYTES + body_len(*prefix)?)).transpose()
+}
+
+/// A message without its length.
+pub(crate) fn decode<M: Message + Default>(body: &[u8]) -> io::Result<M> {
+    M::decode(body).map_err(invalid)
+}
+
+/// What came is not what the other side may send.
+pub(crate) fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 fn body(prefix: [u8; LENGTH_BYTES]) -> io::Result<Zeroizing<Vec<u8>>> {
-    let len = usize::try_from(u32::from_be_bytes(prefix)).map_err(io::Error::other)?;
-    if len > FRAME_LIMIT {
-        return Err(too_long(len));
-    }
-    Ok(Zeroizing::new(vec![0; len]))
+    Ok(Zeroizing::new(vec![0; body_len(prefix)?]))
 }
 
-fn decode<M: Message + Default>(body: &[u8]) -> io::Result<Option<M>> {
-    M::decode(body).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+fn body_len(prefix: [u8; LENGTH_BYTES]) -> io::Result<usize> {
+    let len = usize::try_from(u32::from_be_bytes(prefix)).map_err(io::Error::other)?;
+    if len > FRAME_LIMIT { Err(too_long(len)) } else { Ok(len) }
 }
 
 fn too_long(len: usize) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {len} bytes; the limit is {FRAME_LIMIT}"))
+    invalid(format!("a frame of {len} bytes; the limit is {FRAME_LIMIT}"))
 }
 
 #[cfg(test)]
@@ -75,7 +88,7 @@ mod tests {
 
     fn request(message: Vec<u8>) -> Request {
         let sign = Sign { key: vec![7; 16], algorithm: "ml-dsa-65".into(), data: message };
-        Request { id: 9, operation: Some(Operation::Sign(sign)) }
+        Request { operation: Some(Operation::Sign(sign)) }
     }
 
     #[test]

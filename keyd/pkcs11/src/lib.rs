@@ -1,8 +1,8 @@
 //! PKCS#11 tokens, each behind a worker process.
 //!
 //! A vendor's PKCS#11 module is foreign code: it may crash, leak or hang. It is therefore loaded by a worker, the
-//! same program started again, and never by the process that serves keys. Calls go to the worker over a Unix
-//! socket, many at once; a worker that dies or hangs is replaced, and no caller waits longer than its deadline.
+//! same program started again, and never by the process that serves keys. Calls go to the worker over Unix sockets,
+//! one for each of its sessions; a worker that dies or hangs is replaced, and no caller waits longer than its deadline.
 //!
 //! [`Token`] is the side that serves, [`worker::run`] the side that loads the module, and [`init_token`] prepares
 //! a blank token.
@@ -13,6 +13,7 @@
 mod config;
 mod ecdsa;
 mod error;
+mod exchange;
 mod frame;
 #[cfg(fuzzing)]
 pub mod fuzzing;

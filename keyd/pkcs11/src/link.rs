@@ -1,27 +1,22 @@
-//! A running worker, as the side that serves sees it: many calls in flight over one socket.
+//! A running worker, as the side that serves sees it: a socket for each of its sessions, and one for its life.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use keyd_core::{Failure, Reason};
-use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::Child;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
 
+use crate::exchange::Exchange;
 use crate::pin_gate::PinGate;
+use crate::process::Worker;
 use crate::wire::{Answer, Failed, PinNews, Reply, Request};
 use crate::{frame, lock};
 
-/// Calls given to a worker at once, for each session: one at work, one waiting, so that no session idles between.
-const CALLS_PER_SESSION: usize = 2;
-
-/// A worker and the calls it has.
+/// A worker and its sessions.
 pub(crate) struct Link {
     /// Process id.
     pub pid: u32,
@@ -30,23 +25,19 @@ pub(crate) struct Link {
     /// Why it is of no more use, where it said so itself.
     pub farewell: OnceLock<Failure>,
     patience: Duration,
-    last_id: AtomicU64,
-    writer: tokio::sync::Mutex<OwnedWriteHalf>,
-    slots: Arc<Semaphore>,
+    /// Sockets of the sessions that have nothing to do. The one used last is taken first, because its caches are warm.
+    idle: Mutex<Vec<UnixStream>>,
+    /// A permit for each of them.
+    free: Arc<Semaphore>,
     state: Mutex<State>,
+    /// Whether all that the worker said of the PIN was heard.
+    heard_out: watch::Sender<bool>,
     pin: Arc<PinGate>,
 }
 
 struct State {
     end: Option<(Instant, End)>,
-    calls: HashMap<u64, Call>,
     child: Option<Child>,
-}
-
-struct Call {
-    reply: oneshot::Sender<Answer>,
-    /// Held until the worker has answered, also where nobody waits any more.
-    _slot: OwnedSemaphorePermit,
 }
 
 /// Why a call has no answer.
@@ -75,26 +66,20 @@ pub(crate) enum End {
 
 impl Link {
     /// Takes over a worker that was just started. One that keeps a call longer than `patience` is killed.
-    pub fn new(
-        child: Child,
-        socket: UnixStream,
-        sessions: usize,
-        patience: Duration,
-        pin: Arc<PinGate>,
-    ) -> Arc<Self> {
-        let (reader, writer) = socket.into_split();
+    pub fn new(worker: Worker, patience: Duration, pin: Arc<PinGate>) -> Arc<Self> {
+        let Worker { child, control, sessions } = worker;
         let link = Arc::new(Self {
             pid: child.id().unwrap_or_default(),
             started: Instant::now(),
             farewell: OnceLock::new(),
             patience,
-            last_id: AtomicU64::new(0),
-            writer: tokio::sync::Mutex::new(writer),
-            slots: Arc::new(Semaphore::new(sessions * CALLS_PER_SESSION)),
-            state: Mutex::new(State { end: None, calls: HashMap::new(), child: Some(child) }),
+            free: Arc::new(Semaphore::new(sessions.len())),
+            idle: Mutex::new(sessions),
+            state: Mutex::new(State { end: None, child: Some(child) }),
+            heard_out: watch::Sender::new(false),
             pin,
         });
-        tokio::spawn(attend(link.clone(), reader));
+        tokio::spawn(attend(link.clone(), control));
         link
     }
 
@@ -103,18 +88,33 @@ impl Link {
         lock(&self.state).end.map(|(at, _)| at)
     }
 
-    /// Has the worker answer `request`, whose id is set here. The caller bounds the wait by dropping the future
-    /// at `deadline`; the worker is then judged hung where it had fair time.
-    pub async fn call(self: &Arc<Self>, request: &mut Request, deadline: Instant) -> Result<Answer, Lost> {
-        let slot = self.slots.clone().acquire_owned().await.map_err(|_| Lost::BeforeSending)?;
-        request.id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+    /// Has the worker answer `request`. The caller bounds the wait by dropping the future at `deadline`; the worker is
+    /// then judged hung where it had fair time.
+    pub async fn call(self: &Arc<Self>, request: &Request, deadline: Instant) -> Result<Answer, Lost> {
         let frame = frame::encode(request).map_err(Lost::Unsendable)?;
-        let mut writer = self.writer.lock().await;
-        let (mut sent, answer) = self.register(request.id, slot, deadline).ok_or(Lost::BeforeSending)?;
-        writer.write_all(&frame).await.map_err(|_| Lost::InFlight)?;
-        drop(writer);
-        sent.whole = true;
-        answer.await.map_err(|_| Lost::InFlight)
+        let slot = self.free.clone().acquire_owned().await.map_err(|_| Lost::BeforeSending)?;
+        let socket = lock(&self.idle).pop().ok_or(Lost::BeforeSending)?;
+        let mut turn = Turn {
+            link: self.clone(),
+            exchange: Some(Exchange::new(socket, frame)),
+            slot: Some(slot),
+            at: Instant::now(),
+            deadline,
+        };
+        match turn.exchange.as_mut().ok_or(Lost::BeforeSending)?.run().await {
+            Ok(Reply { answer: Some(answer) }) => {
+                self.heed(&answer);
+                turn.finish();
+                Ok(answer)
+            }
+            Ok(Reply { answer: None }) | Err(_) => {
+                turn.exchange = None;
+                self.close(End::Died);
+                // A refused PIN must be known before another worker is started.
+                let _ = self.heard_out.subscribe().wait_for(|heard| *heard).await;
+                Err(Lost::InFlight)
+            }
+        }
     }
 
     /// Ends the worker, and with it every call it has. Does nothing a second time.
@@ -128,65 +128,37 @@ impl Link {
             // It fails where the process is gone already, which is what is wanted.
             let _ = child.start_kill();
         }
-        let calls = std::mem::take(&mut state.calls);
         drop(state);
-        self.slots.close();
-        drop(calls);
+        self.free.close();
     }
 
-    fn register(
-        self: &Arc<Self>,
-        id: u64,
-        slot: OwnedSemaphorePermit,
-        deadline: Instant,
-    ) -> Option<(Sent, oneshot::Receiver<Answer>)> {
-        let mut state = lock(&self.state);
-        if state.end.is_some() {
-            return None;
-        }
-        let (reply, answer) = oneshot::channel();
-        state.calls.insert(id, Call { reply, _slot: slot });
-        Some((Sent { link: self.clone(), id, at: Instant::now(), deadline, whole: false }, answer))
-    }
-
-    fn has(&self, id: u64) -> bool {
-        lock(&self.state).calls.contains_key(&id)
-    }
-
-    fn deliver(&self, Reply { id, answer }: Reply) {
-        let Some(answer) = answer else { return };
-        if let Answer::Pin(news) = answer {
-            return self.pin.note(PinNews::try_from(news).unwrap_or(PinNews::Unspecified));
-        }
-        let retire = match &answer {
+    /// What an answer says about the PIN or about the worker itself.
+    fn heed(&self, answer: &Answer) {
+        match answer {
+            Answer::Pin(news) => self.pin.note(PinNews::try_from(*news).unwrap_or(PinNews::Unspecified)),
             Answer::Failed(failed) => {
                 let failure = Failure::from(failed);
                 self.pin.note_failure(&failure);
-                failed.retire && self.farewell.set(failure).is_ok()
+                if failed.retire && self.farewell.set(failure).is_ok() {
+                    self.close(End::Useless);
+                }
             }
-            _ => false,
-        };
-        let call = lock(&self.state).calls.remove(&id);
-        if let Some(call) = call {
-            // A caller that left wants no answer.
-            let _ = call.reply.send(answer);
-        }
-        if retire {
-            self.close(End::Useless);
+            _ => {}
         }
     }
 }
 
-/// Reads replies until the worker ends, then reaps it.
-async fn attend(link: Arc<Link>, mut reader: OwnedReadHalf) {
+/// Hears what the worker says unasked until it ends, then reaps it.
+async fn attend(link: Arc<Link>, mut control: UnixStream) {
     let error = loop {
-        match frame::read_async::<Reply>(&mut reader).await {
-            Ok(Some(reply)) => link.deliver(reply),
+        match frame::read_async::<Reply>(&mut control).await {
+            Ok(Some(reply)) => reply.answer.iter().for_each(|answer| link.heed(answer)),
             Ok(None) => break None,
             Err(error) => break Some(error),
         }
     };
     link.close(End::Died);
+    link.heard_out.send_replace(true);
     let (child, end) = {
         let mut state = lock(&link.state);
         (state.child.take(), state.end)
@@ -202,42 +174,48 @@ async fn attend(link: Arc<Link>, mut reader: OwnedReadHalf) {
     }
 }
 
-// === impl Sent ===
+// === impl Turn ===
 
-/// A call that the worker has. Where its caller leaves, by deadline or otherwise, this still sees to it that a
-/// hung worker ends.
-struct Sent {
+/// A session at work. Where its caller leaves, by deadline or otherwise, this still sees to it that a hung worker
+/// ends, and that the session is used again only once it has answered.
+struct Turn {
     link: Arc<Link>,
-    id: u64,
+    exchange: Option<Exchange>,
+    slot: Option<OwnedSemaphorePermit>,
     at: Instant,
     deadline: Instant,
-    /// Whether the whole frame was written. Half a frame makes the rest of the stream unreadable.
-    whole: bool,
 }
 
-impl Drop for Sent {
+impl Turn {
+    fn finish(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            lock(&self.link.idle).push(exchange.into_socket());
+        }
+    }
+}
+
+impl Drop for Turn {
     fn drop(&mut self) {
-        if !self.whole {
-            return self.link.close(End::Hung);
-        }
-        if !self.link.has(self.id) {
-            return;
-        }
+        let Some(mut exchange) = self.exchange.take() else { return };
         // A call that waited its turn for most of its time says little about the worker, which gets its full time.
         let fair = self.at.elapsed() >= self.link.patience / 2;
         if fair && Instant::now() >= self.deadline {
             return self.link.close(End::Hung);
         }
-        let (link, id, until) = (self.link.clone(), self.id, self.at + self.link.patience);
-        // Without a runtime nothing waits for the worker, and it ends with its socket.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                tokio::time::sleep_until(until).await;
-                if link.has(id) {
-                    link.close(End::Hung);
+        // Without a runtime nothing waits for the worker, and it ends with its sockets.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (link, slot, until) = (self.link.clone(), self.slot.take(), self.at + self.link.patience);
+        runtime.spawn(async move {
+            match timeout_at(until, exchange.run()).await {
+                Ok(Ok(Reply { answer })) => {
+                    answer.iter().for_each(|answer| link.heed(answer));
+                    lock(&link.idle).push(exchange.into_socket());
                 }
-            });
-        }
+                Ok(Err(_)) => link.close(End::Died),
+                Err(_) => link.close(End::Hung),
+            }
+            drop(slot);
+        });
     }
 }
 

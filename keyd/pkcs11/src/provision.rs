@@ -85,12 +85,13 @@ async fn ask(worker: &WorkerCommand, token: &NewToken) -> Result<Answer, Error> 
         user_pin: token.user_pin.expose().to_vec(),
     });
     // Dropped at the deadline, which kills it.
-    let (mut child, mut socket) = process::start(worker, &token.environment, task)?;
-    let reply: Option<Reply> =
-        frame::read_async(&mut socket).await.map_err(|error| Error::Protocol { what: error.to_string() })?;
-    drop(socket);
+    let mut worker = process::start(worker, &token.environment, task, 0)?;
+    let reply: Option<Reply> = frame::read_async(&mut worker.control)
+        .await
+        .map_err(|error| Error::Protocol { what: error.to_string() })?;
+    drop(worker.control);
     // It has answered, so nothing is lost with it; this reaps it.
-    let _ = child.kill().await;
+    let _ = worker.child.kill().await;
     reply
         .and_then(|reply| reply.answer)
         .ok_or(Error::WorkerDied { left: "; the token may be half-initialised. Run it again".to_owned() })

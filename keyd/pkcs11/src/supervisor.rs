@@ -90,11 +90,10 @@ impl Supervisor {
             label,
             serial,
             pin: config.pin.expose().to_vec(),
-            sessions: u32::try_from(config.sessions).unwrap_or(1),
         };
-        let (child, socket) = process::start(&self.command, &config.environment, Task::Serve(serve))
+        let worker = process::start(&self.command, &config.environment, Task::Serve(serve), config.sessions)
             .map_err(|error| error.into_failure(&config.describe()))?;
-        let link = Link::new(child, socket, config.sessions, config.call_deadline, self.pin.clone());
+        let link = Link::new(worker, config.call_deadline, self.pin.clone());
         tracing::info!(pid = link.pid, module = %config.module.display(), "PKCS#11 worker started");
         Ok(link)
     }

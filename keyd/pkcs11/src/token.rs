@@ -137,7 +137,7 @@ impl Token {
         repeat: Repeat,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
-        let mut request = Request { id: 0, operation: Some(operation) };
+        let request = Request { operation: Some(operation) };
         let mut died = false;
         loop {
             let link = match self.supervisor.link()? {
@@ -147,7 +147,7 @@ impl Token {
                     continue;
                 }
             };
-            match link.call(&mut request, deadline).await {
+            match link.call(&request, deadline).await {
                 Ok(answer) => return Ok(answer),
                 Err(Lost::BeforeSending) => {}
                 Err(Lost::InFlight) if repeat == Repeat::Once && !died => died = true,

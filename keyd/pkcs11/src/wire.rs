@@ -5,7 +5,7 @@
 use prost::{Enumeration, Message, Oneof};
 use zeroize::Zeroize;
 
-/// The first message to a worker: what it is for.
+/// The first message to a worker: what it is for. The sockets of its sessions come with it.
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 pub(crate) struct Opening {
@@ -16,7 +16,7 @@ pub(crate) struct Opening {
 #[derive(Clone, PartialEq, Oneof)]
 #[prost(skip_debug)]
 pub(crate) enum Task {
-    /// Answers requests until keyd closes the socket.
+    /// Answers the requests of each session until keyd closes its socket.
     #[prost(message, tag = "1")]
     Serve(Serve),
     /// Initialises a blank token, answers once, and ends.
@@ -36,8 +36,6 @@ pub(crate) struct Serve {
     pub serial: Option<String>,
     #[prost(bytes = "vec", tag = "4")]
     pub pin: Vec<u8>,
-    #[prost(uint32, tag = "5")]
-    pub sessions: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -53,13 +51,10 @@ pub(crate) struct Provision {
     pub user_pin: Vec<u8>,
 }
 
-/// A call.
+/// A call, on a session's socket; its reply is the next thing that comes back there.
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 pub(crate) struct Request {
-    /// Comes back in the reply; from 1.
-    #[prost(uint64, tag = "1")]
-    pub id: u64,
     #[prost(oneof = "Operation", tags = "2, 3, 4, 5, 6, 7, 8")]
     pub operation: Option<Operation>,
 }
@@ -128,13 +123,10 @@ pub(crate) struct Unseal {
     pub context: Vec<u8>,
 }
 
-/// An answer, or news of the PIN.
+/// An answer on a session's socket, or on the worker's first one news of the PIN.
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 pub(crate) struct Reply {
-    /// The request's id; 0 for news that nobody asked for.
-    #[prost(uint64, tag = "1")]
-    pub id: u64,
     #[prost(oneof = "Answer", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
     pub answer: Option<Answer>,
 }
@@ -221,7 +213,7 @@ pub(crate) struct Description {
 }
 
 /// What became of the PIN. Sent as it happens, so that it is known even if the worker dies the next moment; a
-/// refusal is sent as [`Failed`] with id 0.
+/// refusal is sent as [`Failed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
 pub(crate) enum PinNews {
     Unspecified = 0,

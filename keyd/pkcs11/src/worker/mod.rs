@@ -1,7 +1,8 @@
 //! The process that loads the vendor's module.
 //!
-//! Its standard input is a socket to keyd. Session threads take turns at reading it, so a call needs no hand-over
-//! between threads; the first thread watches for keyd's end, which ends the worker too, whatever the module does.
+//! Its standard input is a socket to keyd, over which it gets its task and a socket for each session. A session's
+//! thread answers what comes over its own; the first thread watches for keyd's end, which ends the worker too,
+//! whatever the module does.
 
 mod desk;
 mod inventory;
@@ -10,7 +11,7 @@ mod module;
 mod provision;
 mod wrap;
 
-use std::io::{self, Write};
+use std::io::{self, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -22,9 +23,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
+use crate::frame::{self, LENGTH_BYTES};
+use crate::lock;
+use crate::process::ANCILLARY_ROOM;
 use crate::wire::{Answer, Opening, Reply, Request, Serve, Task};
-use crate::{frame, lock};
 use desk::Desk;
 use module::Module;
 
@@ -56,11 +60,10 @@ fn work() -> io::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
     close_inherited()?;
     let mut socket = take_stdin()?;
-    match frame::read::<Opening>(&mut socket)?.and_then(|opening| opening.task) {
-        Some(Task::Serve(serve)) => serve_until_hangup(socket, serve),
-        Some(Task::Provision(task)) => {
-            Replies(Mutex::new(socket)).send(Reply { id: 0, answer: Some(provision::run(&task)) })
-        }
+    let (opening, sessions) = read_opening(&mut socket)?;
+    match opening.task {
+        Some(Task::Serve(serve)) => serve_until_hangup(socket, serve, sessions),
+        Some(Task::Provision(task)) => send(&mut socket, provision::run(&task)),
         None => Err(io::Error::new(io::ErrorKind::InvalidData, "keyd gave no task")),
     }
 }
@@ -92,24 +95,44 @@ fn take_stdin() -> io::Result<UnixStream> {
     Ok(socket)
 }
 
-fn serve_until_hangup(socket: UnixStream, mut serve: Serve) -> io::Result<()> {
-    let requests = Arc::new(Mutex::new(socket.try_clone()?));
-    let replies = Arc::new(Replies(Mutex::new(socket.try_clone()?)));
-    let sessions = serve.sessions;
-    let module = Arc::new(Module::new(&mut serve, replies.clone())?);
+/// The first frame, and the sockets that come with its first bytes.
+fn read_opening(socket: &mut UnixStream) -> io::Result<(Opening, Vec<UnixStream>)> {
+    let mut prefix = [0; LENGTH_BYTES];
+    let mut space = vec![std::mem::MaybeUninit::uninit(); ANCILLARY_ROOM];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let got = recvmsg(
+        &*socket,
+        &mut [IoSliceMut::new(&mut prefix)],
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL,
+    )?;
+    let sessions = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        })
+        .flatten()
+        .map(UnixStream::from)
+        .collect();
+    let opening = frame::read(&mut prefix.get(..got.bytes).unwrap_or_default().chain(socket))?;
+    Ok((opening.ok_or(io::ErrorKind::UnexpectedEof)?, sessions))
+}
+
+fn serve_until_hangup(control: UnixStream, mut serve: Serve, sessions: Vec<UnixStream>) -> io::Result<()> {
+    let module = Arc::new(Module::new(&mut serve, News(Mutex::new(control.try_clone()?)))?);
     drop(serve);
     let (alive, ended) = mpsc::channel::<()>();
-    for n in 0..sessions {
-        let (requests, replies, module, alive) =
-            (requests.clone(), replies.clone(), module.clone(), alive.clone());
+    for (n, socket) in sessions.into_iter().enumerate() {
+        let (module, alive) = (module.clone(), alive.clone());
         std::thread::Builder::new().name(format!("session-{n}")).spawn(move || {
             // Dropped with the thread.
             let _alive = alive;
-            attend(&requests, &replies, Desk::new(module))
+            attend(socket, Desk::new(module))
         })?;
     }
     drop((alive, module));
-    await_hangup(&socket)?;
+    await_hangup(&control)?;
     if ended.recv_timeout(FAREWELL) == Err(RecvTimeoutError::Timeout) {
         // A thread is stuck in the module, where no destructor would come through either.
         kill(Pid::this(), Signal::SIGKILL)?;
@@ -117,13 +140,16 @@ fn serve_until_hangup(socket: UnixStream, mut serve: Serve) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes requests until there are no more.
-fn attend(requests: &Mutex<UnixStream>, replies: &Replies, mut desk: Desk) -> io::Result<()> {
-    loop {
-        let next = frame::read::<Request>(&mut *lock(requests))?;
-        let Some(Request { id, operation: Some(operation) }) = next else { return Ok(()) };
-        replies.send(Reply { id, answer: Some(desk.handle(operation)) })?;
+/// Answers requests until there are no more.
+fn attend(mut socket: UnixStream, mut desk: Desk) -> io::Result<()> {
+    while let Some(Request { operation: Some(operation) }) = frame::read(&mut socket)? {
+        send(&mut socket, desk.handle(operation))?;
     }
+    Ok(())
+}
+
+fn send(socket: &mut UnixStream, answer: Answer) -> io::Result<()> {
+    socket.write_all(&frame::encode(&Reply { answer: Some(answer) })?)
 }
 
 /// Returns once the other end of the socket is closed. Data that arrives wakes nobody here.
@@ -138,19 +164,14 @@ fn await_hangup(socket: &UnixStream) -> io::Result<()> {
     }
 }
 
-// === Replies ===
+// === News ===
 
-/// The way back to keyd.
-pub(crate) struct Replies(Mutex<UnixStream>);
+/// What keyd is told without having asked.
+pub(crate) struct News(Mutex<UnixStream>);
 
-impl Replies {
-    fn send(&self, reply: Reply) -> io::Result<()> {
-        let frame = frame::encode(&reply)?;
-        lock(&self.0).write_all(&frame)
-    }
-
-    /// Tells what nobody asked for. Where keyd has gone, nobody needs to know.
+impl News {
+    /// Tells it. Where keyd has gone, nobody needs to know.
     fn tell(&self, news: Answer) {
-        let _ = self.send(Reply { id: 0, answer: Some(news) });
+        let _ = send(&mut lock(&self.0), news);
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::RvError;
@@ -14,7 +14,7 @@ use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 
-use super::Replies;
+use super::News;
 use crate::config::TokenName;
 use crate::error::{self, Error};
 use crate::lock;
@@ -28,7 +28,7 @@ pub(super) struct Module {
     path: PathBuf,
     token: TokenName,
     pin: AuthPin,
-    replies: Arc<Replies>,
+    news: News,
     context: Mutex<Option<Pkcs11>>,
     gate: Mutex<Gate>,
     /// CKA_ID to private key. Handles of token objects hold across sessions, as long as the login lasts.
@@ -48,7 +48,7 @@ enum Gate {
 
 impl Module {
     /// Takes over what `serve` says. Nothing is loaded yet.
-    pub fn new(serve: &mut Serve, replies: Arc<Replies>) -> io::Result<Self> {
+    pub fn new(serve: &mut Serve, news: News) -> io::Result<Self> {
         let token = match (serve.label.take(), serve.serial.take()) {
             (Some(label), None) => TokenName::Label(label),
             (None, Some(serial)) => TokenName::Serial(serial),
@@ -63,7 +63,7 @@ impl Module {
             path: OsString::from_vec(std::mem::take(&mut serve.module)).into(),
             token,
             pin: auth_pin(&serve.pin)?,
-            replies,
+            news,
             context: Mutex::default(),
             gate: Mutex::new(Gate::Open),
             handles: Mutex::default(),
@@ -157,14 +157,14 @@ impl Module {
             return Ok(self.refuse("it is locked".to_owned()));
         }
         if info.user_pin_final_try() {
-            self.replies.tell(Answer::Failed(Error::PinFinalTry.into_failed(&self.name())));
+            self.news.tell(Answer::Failed(Error::PinFinalTry.into_failed(&self.name())));
             return Err(Error::PinFinalTry);
         }
-        self.replies.tell(Answer::Pin(PinNews::Tried.into()));
+        self.news.tell(Answer::Pin(PinNews::Tried.into()));
         Ok(match session.login(UserType::User, Some(&self.pin)) {
             Err(e) if error::is(&e, error::PIN) => self.refuse(e.to_string()),
             Err(source) if error::is(&source, error::GONE) || error::is(&source, error::LOST_SESSION) => {
-                self.replies.tell(Answer::Pin(PinNews::Untouched.into()));
+                self.news.tell(Answer::Pin(PinNews::Untouched.into()));
                 (None, Err(Error::Token { doing: "logging in", source }))
             }
             Err(source) if !error::is(&source, &[RvError::UserAlreadyLoggedIn]) => {
@@ -172,7 +172,7 @@ impl Module {
                 (Some(Gate::Unjudged(why.clone())), Err(Error::PinUnjudged { why }))
             }
             Ok(()) | Err(_) => {
-                self.replies.tell(Answer::Pin(PinNews::Accepted.into()));
+                self.news.tell(Answer::Pin(PinNews::Accepted.into()));
                 lock(&self.handles).clear();
                 *lock(&self.wrapping) = None;
                 (None, Ok(()))
@@ -182,7 +182,7 @@ impl Module {
 
     fn refuse(&self, why: String) -> (Option<Gate>, Result<(), Error>) {
         let refusal = Error::PinRefused { why: why.clone() };
-        self.replies.tell(Answer::Failed(refusal.into_failed(&self.name())));
+        self.news.tell(Answer::Failed(refusal.into_failed(&self.name())));
         (Some(Gate::Refused(why.clone())), Err(Error::PinRefused { why }))
     }
 }
