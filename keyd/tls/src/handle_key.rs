@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 
 use keyd_core::{Algorithm, BoxFuture, Failure, PublicKey, Reason};
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::sign::{Signer, SigningKey};
 use rustls::{OtherError, SignatureAlgorithm, SignatureScheme};
-use tokio::time::Instant;
+use tokio::time::timeout_at;
 
 use crate::handshake::Running;
 
@@ -36,23 +35,9 @@ impl HandleKey {
         let running = Running::current().ok_or_else(|| {
             Failure::new(Reason::Internal, "a key by handle signs in an Acceptor or Connector alone")
         })?;
-        let (sender, receiver) = sync_channel(1);
-        let (signer, message) = (Arc::clone(&self.signer), message.to_vec());
-        let task = running.signers.spawn(async move {
-            let answer = signer.sign(&message).await;
-            // The handshake may be over; then nobody waits.
-            let _ = sender.send(answer);
-        });
-        let left = running.deadline.saturating_duration_since(Instant::now());
-        let answer = tokio::task::block_in_place(|| receiver.recv_timeout(left));
-        task.abort();
-        answer.unwrap_or_else(|error| {
-            Err(match error {
-                RecvTimeoutError::Timeout => {
-                    Failure::new(Reason::DeadlineExceeded, "no signature before the handshake's deadline")
-                }
-                RecvTimeoutError::Disconnected => Failure::new(Reason::Internal, "the signer gave no answer"),
-            })
+        let signature = timeout_at(running.deadline, self.signer.sign(message));
+        tokio::task::block_in_place(|| running.runtime.block_on(signature)).unwrap_or_else(|_| {
+            Err(Failure::new(Reason::DeadlineExceeded, "no signature before the handshake's deadline"))
         })
     }
 }

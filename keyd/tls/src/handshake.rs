@@ -21,9 +21,9 @@ pub const HANDSHAKE_LIMIT: usize = 256;
 /// Threads that drive handshakes while none of them waits for a signature.
 const WORKERS: usize = 2;
 
-/// Where handshakes run. rustls blocks its thread until a signature is there; here that holds up neither the program
-/// nor another handshake, because a thread that waits hands its work on to another one. Signatures are fetched by a
-/// thread that no handshake can block. Cheap to clone; one is enough for a program.
+/// Where handshakes run. rustls blocks its thread until a signature is there; here that holds up neither the program,
+/// which fetches the signature, nor another handshake, because a thread that waits hands its work on to another one.
+/// Cheap to clone; one is enough for a program.
 #[derive(Clone, Debug)]
 pub struct Handshakes(Arc<Inner>);
 
@@ -31,7 +31,6 @@ pub struct Handshakes(Arc<Inner>);
 struct Inner {
     slots: Arc<Semaphore>,
     handshakes: Background,
-    signers: Background,
 }
 
 impl Handshakes {
@@ -44,7 +43,6 @@ impl Handshakes {
             slots: Arc::new(Semaphore::new(HANDSHAKE_LIMIT)),
             // One more thread for each handshake that waits for its signature.
             handshakes: Background::start("tls-handshake", WORKERS, HANDSHAKE_LIMIT)?,
-            signers: Background::start("tls-signer", 1, 1)?,
         })))
     }
 
@@ -55,7 +53,7 @@ impl Handshakes {
         F: Future<Output = io::Result<T>> + Send + 'static,
     {
         let deadline = Instant::now() + limit;
-        let running = Running { deadline, signers: self.0.signers.handle().clone() };
+        let running = Running { deadline, runtime: self.0.handshakes.handle().clone() };
         let slots = Arc::clone(&self.0.slots);
         let mut task = JoinSet::new();
         let outcome = timeout_at(deadline, async {
@@ -79,7 +77,7 @@ impl Handshakes {
 #[derive(Clone)]
 pub(crate) struct Running {
     pub(crate) deadline: Instant,
-    pub(crate) signers: Handle,
+    pub(crate) runtime: Handle,
 }
 
 tokio::task_local! {

@@ -26,7 +26,7 @@ use crate::node::{Node, TRUST_DOMAIN};
 /// Room of the in-memory link in bytes: more than a whole flight.
 const LINK: usize = 64 * 1024;
 /// Handshakes at once.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 8;
 
 /// The row about handshakes.
 pub async fn rows(node: &Node, rounds: Rounds, table: &mut Table) -> Result<()> {
@@ -37,7 +37,7 @@ pub async fn rows(node: &Node, rounds: Rounds, table: &mut Table) -> Result<()> 
         name: "handshake/by-handle/ml-dsa-65",
         unit: "1/s",
         goal: 0.85,
-        what: "full mTLS, server's key tpm-sealed in keyd / in process; two at once, in memory",
+        what: "full mTLS, server's key tpm-sealed in keyd / in process; 8 at once, in memory",
     };
     let minter = Minter::new(&node.spire_dir());
     let bundle = keyd_x509::parse_pem_chain("bundle", node.spire.bundle().await?.as_bytes())?;
