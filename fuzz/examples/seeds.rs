@@ -184,24 +184,24 @@ fn requests() -> Result<()> {
 /// What keyd and a worker say to each other while a key is made and used.
 fn frames() -> Result<()> {
     let id = [7; 16];
-    let serve = [field(1, "/usr/lib/module.so"), field(2, "label"), field(4, "1234"), number(5, 4)];
+    let serve = [field(1, "/usr/lib/module.so"), field(2, "label"), field(4, "1234")];
     let create = [field(1, id), field(2, "n/a"), field(3, "ec-p256")];
     let sign = [field(1, id), field(2, "ec-p256"), field(3, [7; 32])];
     let to_worker = [
         field(1, serve.concat()),
-        [number(1, 1), field(3, create.concat())].concat(),
-        [number(1, 2), field(2, sign.concat())].concat(),
-        [number(1, 3), field(7, [])].concat(),
+        field(3, create.concat()),
+        field(2, sign.concat()),
+        field(7, []),
     ];
     let failed = [field(1, "TOKEN_ABSENT"), field(2, "the token is gone"), number(3, 1)];
     let object = [field(1, id), field(2, "n/a"), number(3, 1), number(4, 1)];
     let description = [field(1, "SoftHSM"), field(2, "ec-p256"), number(3, 1)];
     let from_worker = [
         number(9, 1),
-        [number(1, 1), field(4, [7; 65])].concat(),
-        [number(1, 2), field(6, field(1, object.concat()))].concat(),
-        [number(1, 3), field(7, description.concat())].concat(),
-        [number(1, 4), field(2, failed.concat())].concat(),
+        field(4, [7; 65]),
+        field(6, field(1, object.concat())),
+        field(7, description.concat()),
+        field(2, failed.concat()),
     ];
     put("frames_to_worker", "key", &stream(&to_worker)?)?;
     put("frames_from_worker", "key", &stream(&from_worker)?)?;
