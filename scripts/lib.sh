@@ -25,7 +25,9 @@ quietly() {
     local name=$1 start=$SECONDS log
     log=$logs/$(tr -c 'a-z0-9\n' - <<<"${1,,}").log
     shift
-    if "$@" >"$log" 2>&1 </dev/null; then
+    # Not in the condition itself, where bash would let a function go on after a command that failed.
+    "$@" >"$log" 2>&1 </dev/null &
+    if wait $!; then
         echo "    $name: $((SECONDS - start)) s"
     else
         local code=$?

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs the real parts that demo, tests and benchmarks run against, into target/peers: kryoptic, SPIRE, OpenSSL 3.5; and
-# from packages: SoftHSM2, swtpm, tpm2-tools, systemd's tools, and what the build needs. A second run does only what is missing.
+# Installs the real parts that demo, tests and benchmarks run against, into target/peers: kryoptic, NSS softoken, SPIRE,
+# OpenSSL 3.5; and from packages: SoftHSM2, swtpm, tpm2-tools, systemd's tools, and what the build needs. A second run does only what is missing.
 set -euo pipefail
 . "$(dirname "$0")/../../scripts/lib.sh"
 
 build_packages=(gcc libc6-dev make perl pkg-config libclang-dev libtss2-dev)
-peer_packages=(softhsm2 swtpm swtpm-tools tpm2-tools systemd mmdebstrap uidmap)
+peer_packages=(softhsm2 swtpm swtpm-tools tpm2-tools systemd mmdebstrap uidmap libnspr4 libsqlite3-0)
 
 kryoptic() {
     local source=$root/tests/peers/kryoptic out=$peers/kryoptic
@@ -15,6 +15,39 @@ kryoptic() {
     CARGO_TARGET_DIR=$peers/build/kryoptic cargo test --locked --release --no-run
     cp "$peers"/build/kryoptic/release/deps/libkryoptic_pkcs11*.so "$out/libkryoptic_pkcs11.so"
     fingerprint "$source"/Cargo.{toml,lock} >"$out/built-from"
+}
+
+# The NSS of Debian 12 and 13 has no ML-DSA, sid's has: it is unpacked beside the system. Nothing but the tests on it needs it.
+nss() {
+    local out=$peers/nss work=$peers/build/nss mirror apt
+    if [ -e "$out/libsoftokn3.so" ]; then return; fi
+    set -e
+    rm -rf "$out" "$out.new" "$work"
+    mkdir -p "$out.new" "$work/lists/partial" "$work/cache/archives/partial"
+    # shellcheck disable=SC2016
+    mirror=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' | awk '$1 !~ /-/ { print $2; exit }')
+    echo "deb $mirror sid main" >"$work/sources.list"
+    apt=(-o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=/dev/null -o "Dir::State::lists=$work/lists"
+        -o "Dir::Cache=$work/cache" -o "APT::Sandbox::User=$(id -un)" -o Acquire::Languages=none -o Acquire::http::Timeout=20)
+    cd "$work"
+    apt-get "${apt[@]}" -o APT::Update::Error-Mode=any update
+    apt-get "${apt[@]}" download libnss3 libnss3-tools
+    for package in *.deb; do dpkg-deb -x "$package" root; done
+    cp root/usr/bin/certutil root/usr/lib/*/lib*.so "$out.new"
+    mv "$out.new" "$out"
+}
+
+# Without NSS its tests are skipped, and say so.
+nss_or_not() {
+    local code
+    set +e
+    quietly "NSS softoken" nss
+    code=$?
+    set -e
+    if [ "$code" -eq 0 ]; then return; fi
+    mkdir -p "$peers/nss"
+    echo "it could not be had from Debian sid" >"$peers/nss/absent"
+    echo "    NSS softoken is absent; its tests will be skipped" >&2
 }
 
 # The default toolchain of a machine may be older and set to stay so; this one is what go.mod asks for.
@@ -55,6 +88,7 @@ echo "==> real parts, side by side"
 start=$SECONDS
 jobs=()
 quietly "kryoptic (PKCS#11 token with ML-DSA)" kryoptic & jobs+=($!)
+nss_or_not & jobs+=($!)
 quietly "SPIRE server and agent" spire & jobs+=($!)
 quietly "OpenSSL 3.5" openssl35 & jobs+=($!)
 for job in "$@"; do quietly "$job" bash -c "cd '$root' && $job" & jobs+=($!); done

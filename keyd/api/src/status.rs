@@ -21,7 +21,9 @@ pub const fn code(reason: Reason) -> Code {
         Reason::KeyExists => Code::AlreadyExists,
         Reason::LimitExceeded => Code::ResourceExhausted,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
-        Reason::TokenAbsent | Reason::TpmAbsent | Reason::Unreachable => Code::Unavailable,
+        Reason::TokenAbsent | Reason::TokenInterrupted | Reason::TpmAbsent | Reason::Unreachable => {
+            Code::Unavailable
+        }
         Reason::UnknownNamespace
         | Reason::ProtectionUnavailable
         | Reason::TokenLockedOut

@@ -30,6 +30,8 @@ pub enum Reason {
     TokenLockedOut,
     /// The token failed in a way that is its own.
     TokenFailed,
+    /// The token's worker ended during the call, or the module lost its state; a new worker serves the next try.
+    TokenInterrupted,
     /// The TPM cannot be reached, or none is configured.
     TpmAbsent,
     /// The TPM is in dictionary-attack lockout.
@@ -64,7 +66,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::BadKeyId,
         Self::UnknownAlgorithm,
         Self::UnknownProtection,
@@ -77,6 +79,7 @@ impl Reason {
         Self::TokenAbsent,
         Self::TokenLockedOut,
         Self::TokenFailed,
+        Self::TokenInterrupted,
         Self::TpmAbsent,
         Self::TpmLockout,
         Self::TpmReplaced,
@@ -109,6 +112,7 @@ impl Reason {
             Self::TokenAbsent => "TOKEN_ABSENT",
             Self::TokenLockedOut => "TOKEN_LOCKED_OUT",
             Self::TokenFailed => "TOKEN_FAILED",
+            Self::TokenInterrupted => "TOKEN_INTERRUPTED",
             Self::TpmAbsent => "TPM_ABSENT",
             Self::TpmLockout => "TPM_LOCKOUT",
             Self::TpmReplaced => "TPM_REPLACED",

@@ -7,13 +7,14 @@ use std::time::Duration;
 use cryptoki::error::{Error as Cryptoki, RvError};
 use keyd_core::{Algorithm, Failure, Reason};
 
+use crate::said::Said;
 use crate::wire::Failed;
 
 /// What went wrong. The token itself is named when this becomes a [`Failure`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum Error {
-    #[error("cannot load the module: {source}. Is it installed, and is its path right in the configuration?")]
+    #[error("cannot load the module: {}. Is it installed, and is its path right in the configuration?", Said(.source))]
     ModuleUnusable { source: Cryptoki },
     #[error(
         "the module shows no such token{}. Plug it in, or correct the name in the configuration; keyd finds it \
@@ -50,7 +51,7 @@ pub(crate) enum Error {
     Ambiguous { what: String, count: usize },
     #[error("the token does not make {algorithm} keys")]
     Unsupported { algorithm: Algorithm },
-    #[error("the token has no AES-GCM, so it cannot wrap")]
+    #[error("the token has no AES-GCM that is of use, so it cannot wrap")]
     CannotWrap,
     #[error("{what} is not sensitive and non-extractable, so it protects nothing")]
     Exposed { what: String },
@@ -69,13 +70,16 @@ pub(crate) enum Error {
     WrapBroken,
     #[error("{message}")]
     BadRequest { message: String },
-    #[error("{doing} failed: {source}")]
+    #[error("{doing} failed: {}", Said(.source))]
     Token { doing: &'static str, source: Cryptoki },
-    #[error("{source}; an object with CKA_ID {id} could not be removed ({cleanup}). `keyd doctor` lists it.")]
+    #[error(
+        "{source}; an object with CKA_ID {id} could not be removed ({}). `keyd doctor` lists it.",
+        Said(.cleanup)
+    )]
     LeftBehind { id: String, cleanup: Cryptoki, source: Box<Error> },
     #[error("cannot start the PKCS#11 worker {program}: {source}")]
     WorkerNotStarted { program: PathBuf, source: io::Error },
-    #[error("the PKCS#11 worker died during the call{left}")]
+    #[error("the PKCS#11 worker died during the call{left}. Try again; keyd starts a new one by itself")]
     WorkerDied { left: String },
     #[error("no answer within {after:?}. The token hangs or is overloaded.")]
     NoAnswer { after: Duration },
@@ -118,14 +122,15 @@ impl Error {
             Self::Protocol { .. } => Reason::Internal,
             Self::LeftBehind { source, .. } => source.reason(),
             Self::Token { source, .. } if is(source, GONE) => Reason::TokenAbsent,
+            Self::Token { source, .. } if is(source, BROKEN) => Reason::TokenInterrupted,
+            Self::WorkerDied { .. } => Reason::TokenInterrupted,
             Self::PinNotSet
             | Self::PinUnjudged { .. }
             | Self::Ambiguous { .. }
             | Self::Exposed { .. }
             | Self::Malformed { .. }
             | Self::Token { .. }
-            | Self::WorkerNotStarted { .. }
-            | Self::WorkerDied { .. } => Reason::TokenFailed,
+            | Self::WorkerNotStarted { .. } => Reason::TokenFailed,
         }
     }
 
@@ -154,7 +159,7 @@ pub(crate) const GONE: &[RvError] =
 const BROKEN: &[RvError] = &[RvError::DeviceError, RvError::CryptokiNotInitialized, RvError::HostMemory];
 
 /// The session or its login is gone; the call did nothing.
-pub(crate) const LOST_SESSION: &[RvError] =
+const LOST_SESSION: &[RvError] =
     &[RvError::SessionHandleInvalid, RvError::SessionClosed, RvError::UserNotLoggedIn];
 
 /// A handle or an operation from before; or a code that some modules give for these.
@@ -165,8 +170,8 @@ const STALE: &[RvError] = &[
     RvError::OperationNotInitialized,
     RvError::GeneralError,
     RvError::FunctionFailed,
-    // SoftHSM2 gives it now and then where two sessions make keys at once.
-    RvError::TemplateInconsistent,
+    // Of a full token, but also of a store that a session sees damaged.
+    RvError::DeviceMemory,
 ];
 
 /// The token has no such mechanism, or not for these parameters.
@@ -184,6 +189,18 @@ pub(crate) const PIN: &[RvError] = &[
     RvError::PinLenRange,
     RvError::PinExpired,
     RvError::PinLocked,
+];
+
+/// C_Login did not come to look at the PIN. Not so sure are a device error, a failure without a cause, and whatever a
+/// vendor made up: these may hide a PIN that was found wrong and counted.
+pub(crate) const NOT_JUDGED: &[RvError] = &[
+    RvError::SessionHandleInvalid,
+    RvError::SessionClosed,
+    RvError::UserNotLoggedIn,
+    RvError::CryptokiNotInitialized,
+    RvError::HostMemory,
+    RvError::OperationActive,
+    RvError::OperationNotInitialized,
 ];
 
 /// Whether a call returned one of `codes`.

@@ -21,6 +21,7 @@ mod link;
 mod pin_gate;
 mod process;
 mod provision;
+mod said;
 mod supervisor;
 mod token;
 mod wire;

@@ -40,6 +40,9 @@ pub struct Token {
     name: String,
     patience: Duration,
     supervisor: Supervisor,
+    /// Held by the call that makes or destroys an object. Tokens seldom do two at once well: SoftHSM2 then fails one
+    /// in a hundred.
+    changes: tokio::sync::Mutex<()>,
 }
 
 /// A key object of keyd's in a token.
@@ -88,6 +91,7 @@ impl Token {
             name: config.describe(),
             patience: config.call_deadline,
             supervisor: Supervisor::new(config, worker),
+            changes: tokio::sync::Mutex::default(),
         })
     }
 
@@ -114,16 +118,55 @@ impl Token {
         }
     }
 
-    async fn bytes(&self, operation: Operation, repeat: Repeat) -> Result<Vec<u8>, Failure> {
-        match self.call(operation, repeat).await? {
+    async fn bytes(&self, operation: Operation) -> Result<Vec<u8>, Failure> {
+        self.expect_bytes(self.call(operation, Repeat::Once).await?)
+    }
+
+    fn expect_bytes(&self, answer: Answer) -> Result<Vec<u8>, Failure> {
+        match answer {
             Answer::Bytes(bytes) => Ok(bytes),
             _ => Err(self.misunderstood()),
         }
     }
 
-    async fn call(&self, operation: Operation, repeat: Repeat) -> Result<Answer, Failure> {
+    /// Makes a key under a CKA_ID that is given with it. One more try, with another, is made where a new worker can
+    /// serve it; nothing may remain of the first.
+    async fn make(&self, label: String, algorithm: Algorithm) -> Result<(Vec<u8>, Vec<u8>), Failure> {
         let deadline = Instant::now() + self.patience;
-        let exchange = self.exchange(operation, repeat, deadline);
+        let mut create = wire::Create { label, algorithm: algorithm.name().to_owned(), ..Default::default() };
+        loop {
+            create.key = vec![0; ID_LEN];
+            aws_lc_rs::rand::fill(&mut create.key)
+                .map_err(|_| Failure::new(Reason::Internal, "the system gives no random bytes"))?;
+            match self.call_until(deadline, Operation::Create(create.clone()), Repeat::Never).await {
+                Err(failure) if create.remains.is_empty() && may_pass(&failure) => {
+                    create.remains = std::mem::take(&mut create.key);
+                }
+                answer => return Ok((create.key, self.expect_bytes(answer?)?)),
+            }
+        }
+    }
+
+    async fn call(&self, operation: Operation, repeat: Repeat) -> Result<Answer, Failure> {
+        self.call_until(Instant::now() + self.patience, operation, repeat).await
+    }
+
+    async fn call_until(
+        &self,
+        deadline: Instant,
+        operation: Operation,
+        repeat: Repeat,
+    ) -> Result<Answer, Failure> {
+        let exchange = async {
+            let _alone = match operation {
+                // A secret that is sealed first may have the wrapping key made.
+                Operation::Create(_) | Operation::Delete(_) | Operation::Seal(_) => {
+                    Some(self.changes.lock().await)
+                }
+                _ => None,
+            };
+            self.exchange(operation, repeat, deadline).await
+        };
         match timeout_at(deadline, exchange).await {
             Ok(Ok(Answer::Failed(failed))) => Err(Failure::from(&failed)),
             Ok(other) => other,
@@ -138,7 +181,7 @@ impl Token {
         deadline: Instant,
     ) -> Result<Answer, Failure> {
         let request = Request { operation: Some(operation) };
-        let mut died = false;
+        let mut again = repeat == Repeat::Once;
         loop {
             let link = match self.supervisor.link()? {
                 Next::Ready(link) => link,
@@ -148,9 +191,13 @@ impl Token {
                 }
             };
             match link.call(&request, deadline).await {
+                Err(Lost::InFlight) if again => again = false,
+                // The worker ends by itself, and what it could not do the next one may.
+                Ok(Answer::Failed(failed)) if again && failed.retire && may_pass(&Failure::from(&failed)) => {
+                    again = false;
+                }
                 Ok(answer) => return Ok(answer),
                 Err(Lost::BeforeSending) => {}
-                Err(Lost::InFlight) if repeat == Repeat::Once && !died => died = true,
                 Err(Lost::InFlight) => return Err(self.failure(worker_died(&request))),
                 Err(Lost::Unsendable(error)) => {
                     return Err(self.failure(Error::Protocol { what: error.to_string() }));
@@ -227,6 +274,11 @@ impl Token {
     }
 }
 
+/// Whether a new worker may do what one could not.
+fn may_pass(failure: &Failure) -> bool {
+    matches!(failure.reason, Reason::TokenInterrupted | Reason::TokenAbsent)
+}
+
 fn worker_died(request: &Request) -> Error {
     let left = match &request.operation {
         Some(Operation::Create(create)) => format!(
@@ -249,15 +301,7 @@ impl Vault for Token {
 
     fn create<'a>(&'a self, id: &'a KeyId, algorithm: Algorithm) -> BoxFuture<'a, Result<VaultKey, Failure>> {
         Box::pin(async move {
-            let mut handle = vec![0; ID_LEN];
-            aws_lc_rs::rand::fill(&mut handle)
-                .map_err(|_| Failure::new(Reason::Internal, "the system gives no random bytes"))?;
-            let create = wire::Create {
-                key: handle.clone(),
-                label: id.to_string(),
-                algorithm: algorithm.name().to_owned(),
-            };
-            let raw = self.bytes(Operation::Create(create), Repeat::Never).await?;
+            let (handle, raw) = self.make(id.to_string(), algorithm).await?;
             Ok(VaultKey { handle, public_key: PublicKey::from_raw(algorithm, &raw)? })
         })
     }
@@ -272,7 +316,7 @@ impl Vault for Token {
             self.check_handle(handle)?;
             let data = self.data(algorithm, input)?;
             let sign = wire::Sign { key: handle.to_vec(), algorithm: algorithm.name().to_owned(), data };
-            let signature = self.bytes(Operation::Sign(sign), Repeat::Once).await?;
+            let signature = self.bytes(Operation::Sign(sign)).await?;
             if algorithm.is_ml_dsa() {
                 return Ok(signature);
             }
@@ -326,7 +370,7 @@ impl Sealer for Token {
                 )));
             }
             let seal = wire::Seal { secret: secret.expose().to_vec(), context: context.to_vec() };
-            self.bytes(Operation::Seal(seal), Repeat::Once).await
+            self.bytes(Operation::Seal(seal)).await
         })
     }
 

@@ -104,6 +104,9 @@ pub(crate) struct Create {
     pub label: String,
     #[prost(string, tag = "3")]
     pub algorithm: String,
+    /// CKA_ID of an earlier try, of which nothing may remain; empty where there was none.
+    #[prost(bytes = "vec", tag = "4")]
+    pub remains: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -60,7 +60,11 @@ const fn exit_code(reason: Reason) -> u8 {
         Reason::BadKeyId | Reason::UnknownAlgorithm | Reason::UnknownProtection => 2,
         Reason::Denied => 3,
         Reason::KeyNotFound => 4,
-        Reason::Unreachable | Reason::TokenAbsent | Reason::TpmAbsent | Reason::DeadlineExceeded => 5,
+        Reason::Unreachable
+        | Reason::TokenAbsent
+        | Reason::TokenInterrupted
+        | Reason::TpmAbsent
+        | Reason::DeadlineExceeded => 5,
         Reason::KeyExists => 6,
         _ => 1,
     }

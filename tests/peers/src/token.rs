@@ -1,6 +1,7 @@
-//! PKCS#11 tokens in software: kryoptic, which has ML-DSA, and SoftHSM2, which has not.
+//! PKCS#11 tokens in software: kryoptic and NSS softoken, which have ML-DSA, and SoftHSM2, which has not.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
@@ -66,6 +67,32 @@ impl Token {
         Self::blank_softhsm(dir)?.initialised()
     }
 
+    /// An NSS softoken in `dir`, ready for use; `None` where this machine could not get one, which is said on standard
+    /// error whatever the test runner keeps to itself.
+    ///
+    /// # Errors
+    /// `install.sh` was not run, `dir` is not writable, or the token cannot be initialised.
+    pub fn nss(dir: &Path) -> io::Result<Option<Self>> {
+        let libraries = crate::dir().join("nss").canonicalize().unwrap_or_default();
+        if let Ok(why) = fs::read_to_string(libraries.join("absent")) {
+            writeln!(io::stderr(), "SKIPPED for want of NSS softoken: {}", why.trim())?;
+            return Ok(None);
+        }
+        let store = dir.join("nss");
+        fs::create_dir_all(&store)?;
+        let parameters = format!("configDir=sql:{}", store.display());
+        let module = libraries.join("libsoftokn3.so");
+        let mut token = Self::of(module, "tests/peers/install.sh", "NSS_LIB_PARAMS", Path::new(&parameters))?;
+        token.label = "NSS Certificate DB";
+        token.environment.insert("LD_LIBRARY_PATH".to_owned(), libraries.display().to_string());
+        let pin = dir.join("nss-pin");
+        fs::write(&pin, token.user_pin)?;
+        let mut certutil = Command::new(libraries.join("certutil"));
+        certutil.arg("-N").arg("-d").arg(format!("sql:{}", store.display())).arg("-f").arg(pin);
+        token.run(certutil)?;
+        Ok(Some(token))
+    }
+
     fn of(module: PathBuf, source: &str, variable: &str, config: &Path) -> io::Result<Self> {
         if !module.exists() {
             return Err(io::Error::other(format!("{} is missing: run {source}", module.display())));
@@ -81,17 +108,22 @@ impl Token {
 
     /// SoftHSM2's tool initialises the token of any module.
     fn initialised(self) -> io::Result<Self> {
-        let output = Command::new("softhsm2-util")
-            .arg("--module")
+        let mut util = Command::new("softhsm2-util");
+        util.arg("--module")
             .arg(&self.module)
             .args(["--init-token", "--free", "--label", self.label])
-            .args(["--so-pin", self.so_pin, "--pin", self.user_pin])
-            .envs(&self.environment)
-            .output()?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(io::Error::other(format!("softhsm2-util --init-token: {said}")));
-        }
+            .args(["--so-pin", self.so_pin, "--pin", self.user_pin]);
+        self.run(util)?;
         Ok(self)
+    }
+
+    /// Runs a tool that initialises the token.
+    fn run(&self, mut tool: Command) -> io::Result<()> {
+        let output = tool.envs(&self.environment).output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(io::Error::other(format!("{}: {said}", tool.get_program().display())))
     }
 }

@@ -34,13 +34,16 @@ impl Desk {
                 self.with_session(|module, session| keys::sign(module, session, &key, algorithm, &data))
                     .map(Answer::Bytes)
             }
-            Operation::Create(Create { key, label, algorithm }) => {
+            Operation::Create(Create { key, label, algorithm, remains }) => {
                 let algorithm = parse(&algorithm)?;
                 let tried = Cell::new(false);
                 self.with_session(|module, session| {
                     if tried.replace(true) {
                         // What a first try left in the token must not become a second key with this CKA_ID.
                         keys::delete(module, session, &key)?;
+                    }
+                    if !remains.is_empty() {
+                        keys::delete(module, session, &remains)?;
                     }
                     keys::create(session, &key, &label, algorithm)
                 })

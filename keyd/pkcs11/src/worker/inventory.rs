@@ -43,17 +43,23 @@ pub(super) fn describe(module: &Module) -> Result<Description, Error> {
     let info = context.get_token_info(slot).map_err(Error::token("asking for the token's state"))?;
     let mechanisms = context.get_mechanism_list(slot).map_err(Error::token("listing the mechanisms"))?;
     let has = |all: &[MechanismType]| all.iter().all(|mechanism| mechanisms.contains(mechanism));
-    let algorithms = Algorithm::ALL.into_iter().filter(|algorithm| match algorithm.family() {
-        Family::MlDsa => has(&[MechanismType::ML_DSA_KEY_PAIR_GEN, MechanismType::ML_DSA]),
-        Family::Ec => {
-            has(&[MechanismType::ECC_KEY_PAIR_GEN, MechanismType::ECDSA])
-                && has_curve(&context, slot, *algorithm)
+    let mut algorithms = Vec::new();
+    for algorithm in Algorithm::ALL {
+        let makes = match algorithm.family() {
+            Family::MlDsa => has(&[MechanismType::ML_DSA_KEY_PAIR_GEN, MechanismType::ML_DSA]),
+            Family::Ec => {
+                has(&[MechanismType::ECC_KEY_PAIR_GEN, MechanismType::ECDSA])
+                    && has_curve(&context, slot, algorithm)?
+            }
+            Family::Rsa | Family::MlKem => false,
+        };
+        if makes {
+            algorithms.push(algorithm.name().to_owned());
         }
-        Family::Rsa | Family::MlKem => false,
-    });
+    }
     Ok(Description {
         product: format!("{} {}", info.manufacturer_id().trim(), info.model().trim()),
-        algorithms: algorithms.map(|algorithm| algorithm.name().to_owned()).collect(),
+        algorithms,
         wraps: has(&[MechanismType::AES_KEY_GEN, MechanismType::AES_GCM]),
     })
 }
@@ -80,9 +86,10 @@ fn read(session: &Session, handle: ObjectHandle, class: Class) -> Result<Option<
     Ok(ours.then_some(object))
 }
 
-fn has_curve(context: &Pkcs11, slot: Slot, algorithm: Algorithm) -> bool {
+fn has_curve(context: &Pkcs11, slot: Slot, algorithm: Algorithm) -> Result<bool, Error> {
     let bits = ecdsa::field_len(algorithm) * 8;
-    context
+    let info = context
         .get_mechanism_info(slot, MechanismType::ECC_KEY_PAIR_GEN)
-        .is_ok_and(|info| (info.min_key_size()..=info.max_key_size()).contains(&bits))
+        .map_err(Error::token("asking for a mechanism"))?;
+    Ok((info.min_key_size()..=info.max_key_size()).contains(&bits))
 }

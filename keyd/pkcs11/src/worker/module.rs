@@ -18,6 +18,7 @@ use super::News;
 use crate::config::TokenName;
 use crate::error::{self, Error};
 use crate::lock;
+use crate::said::Said;
 use crate::wire::{Answer, PinNews, Serve};
 
 /// Most key handles remembered.
@@ -162,13 +163,13 @@ impl Module {
         }
         self.news.tell(Answer::Pin(PinNews::Tried.into()));
         Ok(match session.login(UserType::User, Some(&self.pin)) {
-            Err(e) if error::is(&e, error::PIN) => self.refuse(e.to_string()),
-            Err(source) if error::is(&source, error::GONE) || error::is(&source, error::LOST_SESSION) => {
+            Err(e) if error::is(&e, error::PIN) => self.refuse(Said(&e).to_string()),
+            Err(source) if error::is(&source, error::GONE) || error::is(&source, error::NOT_JUDGED) => {
                 self.news.tell(Answer::Pin(PinNews::Untouched.into()));
                 (None, Err(Error::Token { doing: "logging in", source }))
             }
             Err(source) if !error::is(&source, &[RvError::UserAlreadyLoggedIn]) => {
-                let why = source.to_string();
+                let why = Said(&source).to_string();
                 (Some(Gate::Unjudged(why.clone())), Err(Error::PinUnjudged { why }))
             }
             Ok(()) | Err(_) => {

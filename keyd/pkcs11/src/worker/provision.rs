@@ -12,6 +12,7 @@ use cryptoki::types::AuthPin;
 use super::module::{auth_pin, find_slot, load};
 use crate::config::TokenName;
 use crate::error::{self, Error};
+use crate::said::Said;
 use crate::wire::{Answer, Provision};
 
 /// Initialises a blank token unless one of this label exists. The answer says which.
@@ -75,7 +76,7 @@ fn set_user_pin(context: &Pkcs11, slot: Slot, so_pin: &AuthPin, user_pin: &AuthP
 
 fn refused(doing: &'static str) -> impl Fn(cryptoki::error::Error) -> Error {
     move |source| match error::is(&source, error::PIN) {
-        true => Error::PinRefused { why: format!("{doing}: {source}") },
+        true => Error::PinRefused { why: format!("{doing}: {}", Said(&source)) },
         false => Error::Token { doing, source },
     }
 }

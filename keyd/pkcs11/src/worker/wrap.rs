@@ -37,7 +37,8 @@ pub(super) fn seal(
         let parameters = gcm(&mut iv, context)?;
         session.encrypt(&Mechanism::AesGcm(parameters), key, secret).map_err(|source| {
             *lock(&module.wrapping) = None;
-            match error::is(&source, error::NO_MECHANISM) {
+            // NSS leaves the tag out of the room that it asks for.
+            match error::is(&source, error::NO_MECHANISM) || error::is(&source, &[RvError::BufferTooSmall]) {
                 true => Error::CannotWrap,
                 false => Error::Token { doing: "wrapping", source },
             }

@@ -4,7 +4,7 @@ use keyd_core::{Algorithm, Hash, Health, HealthState, Reason, SignInput, Vault};
 use keyd_pkcs11::{ObjectKind, Token};
 use ml_dsa::{EncodedVerifyingKey, MlDsa44, MlDsa65, MlDsa87, MlDsaParams, Signature, VerifyingKey};
 
-use super::{create, kryoptic, sign, softhsm, token};
+use super::{create, kryoptic, sign, softhsm, token, with_ml_dsa};
 
 /// The second implementation's verdict on a pure signature with an empty context.
 fn second_opinion<P: MlDsaParams>(public: &[u8], message: &[u8], signature: &[u8]) -> bool {
@@ -15,19 +15,20 @@ fn second_opinion<P: MlDsaParams>(public: &[u8], message: &[u8], signature: &[u8
 
 #[tokio::test]
 async fn ml_dsa_keys_sign_for_two_verifiers() {
-    let (_dir, config) = kryoptic();
-    let token = token(&config);
-    for (algorithm, verify) in [
-        (Algorithm::MlDsa44, second_opinion::<MlDsa44> as fn(&[u8], &[u8], &[u8]) -> bool),
-        (Algorithm::MlDsa65, second_opinion::<MlDsa65>),
-        (Algorithm::MlDsa87, second_opinion::<MlDsa87>),
-    ] {
-        assert!(token.supports(algorithm).await.unwrap(), "{algorithm}");
-        let key = create(&token, algorithm).await;
-        let signature = token.sign(&key.handle, algorithm, SignInput::Message(b"m")).await.unwrap();
-        key.public_key.verify(SignInput::Message(b"m"), &signature).unwrap();
-        assert!(verify(key.public_key.raw(), b"m", &signature), "{algorithm}");
-        assert!(!verify(key.public_key.raw(), b"n", &signature), "{algorithm}");
+    for (_dir, config) in with_ml_dsa() {
+        let token = token(&config);
+        for (algorithm, verify) in [
+            (Algorithm::MlDsa44, second_opinion::<MlDsa44> as fn(&[u8], &[u8], &[u8]) -> bool),
+            (Algorithm::MlDsa65, second_opinion::<MlDsa65>),
+            (Algorithm::MlDsa87, second_opinion::<MlDsa87>),
+        ] {
+            assert!(token.supports(algorithm).await.unwrap(), "{algorithm}");
+            let key = create(&token, algorithm).await;
+            let signature = token.sign(&key.handle, algorithm, SignInput::Message(b"m")).await.unwrap();
+            key.public_key.verify(SignInput::Message(b"m"), &signature).unwrap();
+            assert!(verify(key.public_key.raw(), b"m", &signature), "{algorithm}");
+            assert!(!verify(key.public_key.raw(), b"n", &signature), "{algorithm}");
+        }
     }
 }
 
@@ -70,16 +71,17 @@ async fn a_token_without_ml_dsa_says_so_and_keeps_nothing() {
 
 #[tokio::test]
 async fn a_key_is_found_again_by_another_process() {
-    let (_dir, config) = kryoptic();
-    let first = token(&config);
-    let key = create(&first, Algorithm::MlDsa65).await;
-    drop(first);
-    sign(&token(&config), &key, b"after a restart").await;
+    for (_dir, config) in with_ml_dsa() {
+        let first = token(&config);
+        let key = create(&first, Algorithm::MlDsa65).await;
+        drop(first);
+        sign(&token(&config), &key, b"after a restart").await;
+    }
 }
 
 #[tokio::test]
 async fn private_keys_are_sensitive_and_cannot_be_extracted() {
-    for (_dir, config) in [kryoptic(), softhsm()] {
+    for (_dir, config) in with_ml_dsa().chain([softhsm()]) {
         let token = token(&config);
         let key = create(&token, Algorithm::EcP256).await;
         let objects = token.list_objects().await.unwrap();
@@ -94,16 +96,18 @@ async fn private_keys_are_sensitive_and_cannot_be_extracted() {
 
 #[tokio::test]
 async fn deleting_twice_is_no_error_and_the_key_is_gone() {
-    let (_dir, config) = kryoptic();
-    let token = token(&config);
-    let (key, other) = (create(&token, Algorithm::MlDsa44).await, create(&token, Algorithm::MlDsa44).await);
-    sign(&token, &key, b"once").await;
-    token.delete(&key.handle).await.unwrap();
-    token.delete(&key.handle).await.unwrap();
-    let gone = token.sign(&key.handle, Algorithm::MlDsa44, SignInput::Message(b"m")).await.unwrap_err();
-    assert_eq!(gone.reason, Reason::KeyNotFound, "{gone}");
-    assert_eq!(token.list_objects().await.unwrap().len(), 2, "the other key stays");
-    sign(&token, &other, b"still here").await;
+    for (_dir, config) in with_ml_dsa() {
+        let token = token(&config);
+        let (key, other) =
+            (create(&token, Algorithm::MlDsa44).await, create(&token, Algorithm::MlDsa44).await);
+        sign(&token, &key, b"once").await;
+        token.delete(&key.handle).await.unwrap();
+        token.delete(&key.handle).await.unwrap();
+        let gone = token.sign(&key.handle, Algorithm::MlDsa44, SignInput::Message(b"m")).await.unwrap_err();
+        assert_eq!(gone.reason, Reason::KeyNotFound, "{gone}");
+        assert_eq!(token.list_objects().await.unwrap().len(), 2, "the other key stays");
+        sign(&token, &other, b"still here").await;
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panic, in its helpers too")]
 
+mod faults;
 mod keys;
 mod loss;
 mod pin;
@@ -54,6 +55,18 @@ fn kryoptic() -> (TempDir, TokenConfig) {
 
 fn softhsm() -> (TempDir, TokenConfig) {
     fresh(peers::token::Token::softhsm)
+}
+
+/// A fresh NSS softoken, where this machine has it.
+fn nss() -> Option<(TempDir, TokenConfig)> {
+    let dir = tempfile::tempdir().unwrap();
+    let peer = peers::token::Token::nss(dir.path()).unwrap()?;
+    Some((dir, config(&peer)))
+}
+
+/// One of each kind that has ML-DSA.
+fn with_ml_dsa() -> impl Iterator<Item = (TempDir, TokenConfig)> {
+    std::iter::once(kryoptic()).chain(nss())
 }
 
 fn fresh(make: fn(&Path) -> std::io::Result<peers::token::Token>) -> (TempDir, TokenConfig) {

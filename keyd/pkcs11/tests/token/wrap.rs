@@ -3,7 +3,7 @@
 use keyd_core::{Reason, Sealer, Secret};
 use keyd_pkcs11::{ObjectKind, Token};
 
-use super::{kryoptic, softhsm, token};
+use super::{kryoptic, nss, softhsm, token};
 
 const CONTEXT: &[u8] = b"spire-server/x509-CA-A ml-dsa-65 1";
 
@@ -83,4 +83,12 @@ async fn a_secret_that_is_no_seed_is_refused() {
     let (_dir, config) = softhsm();
     let refusal = token(&config).seal(&Secret::new(vec![0; 65]), CONTEXT).await.unwrap_err();
     assert_eq!(refusal.reason, Reason::BadRequest, "{refusal}");
+}
+
+/// NSS leaves the tag out of the room that C_Encrypt asks for.
+#[tokio::test]
+async fn a_token_whose_aes_gcm_is_of_no_use_says_that_it_cannot_wrap() {
+    let Some((_dir, config)) = nss() else { return };
+    let refusal = token(&config).seal(&Secret::new(vec![5; 32]), CONTEXT).await.unwrap_err();
+    assert_eq!(refusal.reason, Reason::ProtectionUnavailable, "{refusal}");
 }

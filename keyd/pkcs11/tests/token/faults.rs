@@ -1,0 +1,313 @@
+//! Modules that fail, in every call that a worker makes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fault_shim::code::{
+    CKR_CRYPTOKI_NOT_INITIALIZED, CKR_DEVICE_ERROR, CKR_DEVICE_MEMORY, CKR_DEVICE_REMOVED,
+    CKR_FUNCTION_FAILED, CKR_GENERAL_ERROR, CKR_HOST_MEMORY, CKR_KEY_HANDLE_INVALID,
+    CKR_OBJECT_HANDLE_INVALID, CKR_OPERATION_ACTIVE, CKR_OPERATION_NOT_INITIALIZED, CKR_SESSION_CLOSED,
+    CKR_SESSION_HANDLE_INVALID, CKR_TOKEN_NOT_PRESENT, CKR_USER_NOT_LOGGED_IN,
+};
+use fault_shim::{Action, Fault, Faults};
+use keyd_core::{Algorithm, BoxFuture, Failure, Reason, Sealer, SignInput, Vault, VaultKey};
+use keyd_pkcs11::{ObjectKind, Token, TokenConfig};
+use tempfile::TempDir;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{create, secret, sign, softhsm, token};
+
+/// What each call of a worker is given in place of its answer.
+const CODES: [u64; 15] = [
+    CKR_CRYPTOKI_NOT_INITIALIZED,
+    CKR_DEVICE_ERROR,
+    CKR_DEVICE_MEMORY,
+    CKR_DEVICE_REMOVED,
+    CKR_FUNCTION_FAILED,
+    CKR_GENERAL_ERROR,
+    CKR_HOST_MEMORY,
+    CKR_KEY_HANDLE_INVALID,
+    CKR_OBJECT_HANDLE_INVALID,
+    CKR_OPERATION_ACTIVE,
+    CKR_OPERATION_NOT_INITIALIZED,
+    CKR_SESSION_CLOSED,
+    CKR_SESSION_HANDLE_INVALID,
+    CKR_TOKEN_NOT_PRESENT,
+    CKR_USER_NOT_LOGGED_IN,
+];
+
+/// Every function that a worker calls to serve, and a use of the token that needs it.
+const FUNCTIONS: [(&str, Use); 24] = [
+    ("C_GetInterface", Use::Sign),
+    ("C_Initialize", Use::Sign),
+    ("C_GetSlotList", Use::Sign),
+    ("C_GetTokenInfo", Use::Sign),
+    ("C_OpenSession", Use::Sign),
+    ("C_GetSessionInfo", Use::Sign),
+    ("C_Login", Use::Sign),
+    ("C_FindObjectsInit", Use::Sign),
+    ("C_FindObjects", Use::Sign),
+    ("C_FindObjectsFinal", Use::Sign),
+    ("C_SignInit", Use::Sign),
+    ("C_Sign", Use::Sign),
+    ("C_GenerateKeyPair", Use::Create),
+    ("C_GetAttributeValue", Use::Create),
+    ("C_FindObjects", Use::Delete),
+    ("C_DestroyObject", Use::Delete),
+    ("C_GenerateKey", Use::Seal),
+    ("C_EncryptInit", Use::Seal),
+    ("C_Encrypt", Use::Seal),
+    ("C_DecryptInit", Use::Unseal),
+    ("C_Decrypt", Use::Unseal),
+    ("C_GetAttributeValue", Use::List),
+    ("C_GetMechanismList", Use::Describe),
+    ("C_GetMechanismInfo", Use::Describe),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Sign,
+    Create,
+    Delete,
+    Seal,
+    Unseal,
+    List,
+    Describe,
+}
+
+/// How many functions are tried at once.
+const AT_ONCE: usize = 4;
+/// How soon a token serves again after a fault, and how long a call that fails may take.
+const SOON: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_fails_once_is_not_seen() {
+    for_every_function(|bench, function, what, code| {
+        Box::pin(async move {
+            let token = bench.token();
+            bench.inject(function, Fault::once(Action::Return(code)));
+            let outcome = bench.make_use(&token, what).await;
+            match outcome {
+                _ if bench.calls(function) == 0 => Err("it was not called".to_owned()),
+                Err(failure) if does_not_open(function, code, &failure) => Ok(()),
+                Err(failure) if may_hide_a_wrong_pin(function, code, &failure) => Ok(()),
+                outcome => outcome.map_err(|failure| describe(&failure)),
+            }
+        })
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_fails_always_is_told_and_made_again_when_the_fault_is_gone() {
+    for_every_function(|bench, function, what, code| {
+        Box::pin(async move {
+            let token = bench.token();
+            bench.inject(function, Fault::always(Action::Return(code)));
+            let outcome = timeout(SOON, bench.make_use(&token, what)).await.map_err(|_| "it takes long")?;
+            match outcome {
+                // What fails is the next call of that session, if any: the search is still active.
+                Ok(()) if function == "C_FindObjectsFinal" => return Ok(()),
+                Ok(()) => return Err("nobody was told".to_owned()),
+                Err(failure) if function == "C_FindObjectsFinal" && failure.reason == Reason::TokenFailed => {
+                }
+                Err(failure) if does_not_open(function, code, &failure) => {}
+                Err(failure) if may_hide_a_wrong_pin(function, code, &failure) => {}
+                Err(failure) if expected(code).contains(&failure.reason) && is_a_sentence(&failure) => {}
+                Err(failure) => return Err(describe(&failure)),
+            }
+            bench.faults.lift(function).unwrap();
+            serves_soon(bench, &token, what).await
+        })
+    })
+    .await;
+}
+
+async fn serves_soon(bench: &Bench, token: &Token, what: Use) -> Result<(), String> {
+    let start = Instant::now();
+    while let Err(failure) = bench.make_use(token, what).await {
+        if start.elapsed() > SOON {
+            return Err(format!("still, without the fault, {}", describe(&failure)));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// The reasons that a caller may be given for a code.
+fn expected(code: u64) -> &'static [Reason] {
+    match code {
+        CKR_DEVICE_REMOVED | CKR_TOKEN_NOT_PRESENT => &[Reason::TokenAbsent],
+        CKR_DEVICE_ERROR | CKR_HOST_MEMORY | CKR_CRYPTOKI_NOT_INITIALIZED => {
+            &[Reason::TokenInterrupted, Reason::TokenAbsent]
+        }
+        // Absent where it comes from the calls that look for the token.
+        _ => &[Reason::TokenFailed, Reason::TokenAbsent],
+    }
+}
+
+/// These two say of a blob that it does not open, too.
+fn does_not_open(function: &str, code: u64, failure: &Failure) -> bool {
+    function == "C_Decrypt"
+        && [CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED].contains(&code)
+        && failure.reason == Reason::UnsealFailed
+}
+
+/// After codes that do not say whether the PIN was looked at, it is not presented again in the same call.
+fn may_hide_a_wrong_pin(function: &str, code: u64, failure: &Failure) -> bool {
+    let vague = [
+        CKR_DEVICE_ERROR,
+        CKR_DEVICE_MEMORY,
+        CKR_FUNCTION_FAILED,
+        CKR_GENERAL_ERROR,
+        CKR_KEY_HANDLE_INVALID,
+        CKR_OBJECT_HANDLE_INVALID,
+    ];
+    function == "C_Login"
+        && vague.contains(&code)
+        && failure.reason == Reason::TokenFailed
+        && failure.message.contains("did not say whether the PIN is right")
+}
+
+fn is_a_sentence(failure: &Failure) -> bool {
+    failure.message.contains("\"field-kit\"") && failure.message.len() > 40
+}
+
+fn describe(failure: &Failure) -> String {
+    format!("{:?}: {failure}", failure.reason)
+}
+
+type Check = for<'a> fn(&'a Bench, &'static str, Use, u64) -> BoxFuture<'a, Result<(), String>>;
+
+/// Makes the check for each function and code. After each, the token must hold what it held before.
+async fn for_every_function(check: Check) {
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut running = JoinSet::new();
+    for (function, what) in FUNCTIONS {
+        let turns = turns.clone();
+        running.spawn(async move {
+            let _turn = turns.acquire().await.unwrap();
+            let mut bench = Bench::new().await;
+            let mut wrong = Vec::new();
+            for code in CODES {
+                if function == "C_GenerateKey" {
+                    // It is called once in the life of a token.
+                    bench = Bench::new().await;
+                }
+                let checked = check(&bench, function, what, code).await;
+                bench.faults.lift(function).unwrap();
+                if let Err(why) = checked.and(bench.is_unchanged().await) {
+                    wrong.push(format!("{function} in {what:?} gives {code:#x}: {why}"));
+                }
+            }
+            wrong
+        });
+    }
+    let wrong = running.join_all().await.concat();
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), FUNCTIONS.len() * CODES.len(), wrong.join("\n"));
+}
+
+// === Bench ===
+
+/// A SoftHSM2 token behind the shim, with a key and a blob in it.
+struct Bench {
+    _dir: TempDir,
+    faults: Faults,
+    /// Through the shim.
+    config: TokenConfig,
+    /// Without it.
+    plain: Token,
+    key: VaultKey,
+}
+
+const CONTEXT: &[u8] = b"spire-server/x509-CA-A";
+
+impl Bench {
+    async fn new() -> Self {
+        let (dir, config) = softhsm();
+        let plain = token(&config);
+        let key = create(&plain, Algorithm::EcP256).await;
+        let faults = Faults::new(&dir.path().join("faults")).unwrap();
+        let config = behind_the_shim(&faults, config);
+        Self { _dir: dir, faults, config, plain, key }
+    }
+
+    /// With a worker of its own.
+    fn token(&self) -> Token {
+        token(&self.config)
+    }
+
+    fn inject(&self, function: &str, fault: Fault) {
+        self.faults.inject(function, fault).unwrap();
+    }
+
+    fn calls(&self, function: &str) -> u64 {
+        self.faults.calls(function).unwrap()
+    }
+
+    /// One call of `token`, whose outcome must be right where it has one.
+    async fn make_use(&self, token: &Token, what: Use) -> Result<(), Failure> {
+        match what {
+            Use::Sign => {
+                let input = SignInput::Message(b"m");
+                let signature = token.sign(&self.key.handle, Algorithm::EcP256, input).await?;
+                self.key.public_key.verify(input, &signature).unwrap();
+                Ok(())
+            }
+            Use::Create => {
+                let made = token.create(&"n/new".parse().unwrap(), Algorithm::EcP256).await?;
+                sign(&self.plain, &made, b"m").await;
+                self.plain.delete(&made.handle).await
+            }
+            Use::Delete => {
+                let made = create(&self.plain, Algorithm::EcP256).await;
+                let outcome = token.delete(&made.handle).await;
+                match &outcome {
+                    Ok(()) => assert_eq!(self.objects().await, 2),
+                    Err(_) => self.plain.delete(&made.handle).await?,
+                }
+                outcome
+            }
+            Use::Seal => {
+                let blob = token.seal(&secret("seed"), CONTEXT).await?;
+                assert_eq!(self.plain.unseal(&blob, CONTEXT).await?.expose(), b"seed");
+                Ok(())
+            }
+            Use::Unseal => {
+                let blob = self.plain.seal(&secret("seed"), CONTEXT).await?;
+                assert_eq!(token.unseal(&blob, CONTEXT).await?.expose(), b"seed");
+                Ok(())
+            }
+            Use::List => {
+                assert_eq!(token.list_objects().await?.len(), 2);
+                Ok(())
+            }
+            Use::Describe => {
+                assert!(token.supports(Algorithm::EcP384).await?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the token holds the key alone, and the wrapping key at most.
+    async fn is_unchanged(&self) -> Result<(), String> {
+        match self.objects().await {
+            2 => Ok(()),
+            count => Err(format!("{count} objects are left")),
+        }
+    }
+
+    async fn objects(&self) -> usize {
+        let objects = self.plain.list_objects().await.unwrap();
+        objects.iter().filter(|object| object.kind != ObjectKind::WrappingKey).count()
+    }
+}
+
+/// The token as `config` has it, with the shim between.
+fn behind_the_shim(faults: &Faults, mut config: TokenConfig) -> TokenConfig {
+    config.environment.extend(faults.environment(&config.module));
+    config.module = fault_shim::module().unwrap();
+    config
+}
