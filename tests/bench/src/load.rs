@@ -7,9 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::figure::Figure;
+use crate::figure::{Figure, Goal};
 
 /// How often and how long.
 #[derive(Clone, Copy)]
@@ -26,14 +27,14 @@ pub struct Row {
     pub name: &'static str,
     /// What is counted.
     pub unit: &'static str,
-    /// The least ratio that is good.
-    pub goal: f64,
+    /// What is good.
+    pub goal: Goal,
     /// What the subject and the baseline are.
     pub what: &'static str,
 }
 
 impl Rounds {
-    /// Runs `baseline` and `subject` in turn; each gives operations a second for the time it is given.
+    /// Runs `baseline` and `subject` in turn; each gives one figure for the time it is given.
     pub async fn compare<B, S>(
         self,
         row: Row,
@@ -55,94 +56,126 @@ impl Rounds {
             bases.push(base);
             values.push(value);
         }
-        Ok(Figure {
-            name: row.name,
-            value: median(values),
-            unit: row.unit,
-            baseline: median(bases),
-            ratio: median(ratios),
-            goal: row.goal,
-            what: row.what,
-        })
+        let Row { name, unit, goal, what } = row;
+        let (baseline, ratio) = (Some(median(bases)), Some(median(ratios)));
+        Ok(Figure { name, value: median(values), unit, baseline, ratio, goal, what })
+    }
+
+    /// Runs `subject` as often, alone.
+    pub async fn repeat<S>(self, row: Row, subject: impl Fn(usize) -> S) -> Result<Figure>
+    where
+        S: Future<Output = Result<f64>>,
+    {
+        let mut values = Vec::new();
+        for n in 0..self.count {
+            values.push(subject(n).await?);
+        }
+        let Row { name, unit, goal, what } = row;
+        Ok(Figure { name, value: median(values), unit, baseline: None, ratio: None, goal, what })
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The middle one.
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Runs `clients` threads, each with what `client` made for it, calling `operation` until the time is over. Gives
-/// operations a second.
+/// What many operations came to.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Load {
+    /// Operations a second.
+    pub rate: f64,
+    /// The median time of one, in µs.
+    pub p50: f64,
+}
+
+/// Runs a thread for each client, calling `operation` until the time is over.
 pub fn threads<C: Send + 'static>(
     clients: Vec<C>,
     time: Duration,
     operation: impl Fn(&mut C, u64) -> Result<()> + Send + Sync + 'static,
-) -> Result<f64> {
+) -> Result<Load> {
     let operation = Arc::new(operation);
     let start = Instant::now();
     let running: Vec<_> = clients
         .into_iter()
         .map(|mut client| {
             let operation = Arc::clone(&operation);
-            thread::spawn(move || -> Result<u64> {
-                let mut done = 0;
+            thread::spawn(move || -> Result<Vec<f64>> {
+                let mut times = Vec::new();
                 while start.elapsed() < time {
-                    operation(&mut client, done)?;
-                    done += 1;
+                    let begin = Instant::now();
+                    operation(&mut client, times.len() as u64)?;
+                    times.push(micros(begin));
                 }
-                Ok(done)
+                Ok(times)
             })
         })
         .collect();
-    let mut done = 0;
+    let mut times = Vec::new();
     for thread in running {
-        done += thread.join().map_err(|_| anyhow!("a client panicked"))??;
+        times.extend(thread.join().map_err(|_| anyhow!("a client panicked"))??);
     }
-    Ok(done as f64 / start.elapsed().as_secs_f64())
+    Ok(Load::over(start, times))
 }
 
 /// Runs `clients` threads, each a client process's worth: a runtime of its own and `in_flight` calls at once, made by
-/// what `connect` gives. Gives operations a second.
+/// what `connect` gives.
 pub async fn callers<C, F>(
     clients: usize,
     in_flight: usize,
     time: Duration,
     connect: impl Fn() -> C + Send + Sync + 'static,
     call: impl Fn(C, u64) -> F + Send + Sync + Copy + 'static,
-) -> Result<f64>
+) -> Result<Load>
 where
     C: Clone + Send + 'static,
     F: Future<Output = Result<()>> + Send + 'static,
 {
-    let (connect, done) = (Arc::new(connect), Arc::new(AtomicU64::new(0)));
+    let (connect, calls) = (Arc::new(connect), Arc::new(AtomicU64::new(0)));
     let start = Instant::now();
     let client = || {
-        let (connect, done) = (Arc::clone(&connect), Arc::clone(&done));
-        tokio::task::spawn_blocking(move || -> Result<()> {
+        let (connect, calls) = (Arc::clone(&connect), Arc::clone(&calls));
+        tokio::task::spawn_blocking(move || -> Result<Vec<f64>> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let connection = connect();
-                let mut calls = tokio::task::JoinSet::new();
+                let mut running = tokio::task::JoinSet::new();
                 for _ in 0..in_flight {
-                    let (connection, done) = (connection.clone(), Arc::clone(&done));
-                    calls.spawn(async move {
+                    let (connection, calls) = (connection.clone(), Arc::clone(&calls));
+                    running.spawn(async move {
+                        let mut times = Vec::new();
                         while start.elapsed() < time {
-                            call(connection.clone(), done.fetch_add(1, Ordering::Relaxed)).await?;
+                            let begin = Instant::now();
+                            call(connection.clone(), calls.fetch_add(1, Ordering::Relaxed)).await?;
+                            times.push(micros(begin));
                         }
-                        anyhow::Ok(())
+                        anyhow::Ok(times)
                     });
                 }
-                while let Some(ended) = calls.join_next().await {
-                    ended.context("a call broke off")??;
+                let mut times = Vec::new();
+                while let Some(ended) = running.join_next().await {
+                    times.extend(ended.context("a call broke off")??);
                 }
-                Ok(())
+                Ok(times)
             })
         })
     };
     let running: Vec<_> = (0..clients).map(|_| client()).collect();
+    let mut times = Vec::new();
     for task in running {
-        task.await.context("a client broke off")??;
+        times.extend(task.await.context("a client broke off")??);
     }
-    Ok(done.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64())
+    Ok(Load::over(start, times))
+}
+
+impl Load {
+    fn over(start: Instant, times: Vec<f64>) -> Self {
+        Self { rate: times.len() as f64 / start.elapsed().as_secs_f64(), p50: median(times) }
+    }
+}
+
+fn micros(begin: Instant) -> f64 {
+    begin.elapsed().as_secs_f64() * 1e6
 }

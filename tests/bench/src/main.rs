@@ -6,6 +6,8 @@ mod handshake;
 mod load;
 mod mint;
 mod node;
+mod plot;
+mod service;
 mod sign;
 
 use std::path::PathBuf;
@@ -17,7 +19,7 @@ use clap::{Parser, Subcommand};
 use figure::Table;
 use load::Rounds;
 
-/// Measures and prints the table; leaves results.json.
+/// Measures and prints the table; leaves results.json and ratios.svg.
 #[derive(Parser)]
 struct Bench {
     /// Only rows whose name holds this
@@ -29,7 +31,7 @@ struct Bench {
     /// Length of one half of a round, in ms
     #[arg(long, default_value_t = 2000)]
     millis: u64,
-    /// Directory for results.json
+    /// Directory for what it leaves
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench"))]
     out: PathBuf,
     #[command(subcommand)]
@@ -40,20 +42,14 @@ struct Bench {
 enum Part {
     /// The bare token alone; the benchmark starts it by itself
     #[command(hide = true)]
-    Bare {
-        /// Where the token lies
-        dir: PathBuf,
-        /// How long, in ms
-        millis: u64,
-    },
+    Bare(bare::Task),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let bench = Bench::parse();
-    if let Some(Part::Bare { dir, millis }) = bench.part {
-        println!("{}", bare::measure(&dir, Duration::from_millis(millis))?);
-        return Ok(());
+    if let Some(Part::Bare(task)) = bench.part {
+        return task.run();
     }
     let rounds = Rounds { count: bench.rounds, each: Duration::from_millis(bench.millis) };
     let mut table = Table::new(bench.only);
@@ -62,6 +58,7 @@ async fn main() -> Result<()> {
     handshake::rows(&node, rounds, &mut table).await?;
     mint::rows(&node, rounds, &mut table).await?;
     node.stop().await?;
+    service::rows(rounds, &mut table).await?;
     print!("{}", table.text());
     table.save(&bench.out)
 }
