@@ -43,7 +43,7 @@ pub async fn run(config_file: &Path) -> Result<(), Failure> {
         );
     }
     let told_to_stop = keyd_unix::told_to_stop()?;
-    let listener = UnixListenerStream::new(keyd_unix::bind(&config.socket)?);
+    let listener = UnixListenerStream::new(keyd_unix::bind(&config.socket)?.0);
     let (manager, told) = Manager::new(parts);
     let router = Desk::new(told, about).router();
     let manager = tokio::spawn(manager.run());

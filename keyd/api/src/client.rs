@@ -285,6 +285,15 @@ impl Client {
         self.answer(self.binding().redeem_binding(self.request(request)).await).map(drop)
     }
 
+    /// Whether keyd serves. Needs no right.
+    ///
+    /// # Errors
+    /// See [`Client::create_key`].
+    pub async fn ping(&self) -> Result<(), Failure> {
+        let mut client = AdminServiceClient::new(self.channel.clone());
+        self.answer(client.ping(self.request(v1::PingRequest {})).await).map(drop)
+    }
+
     /// How keyd and its devices are.
     ///
     /// # Errors

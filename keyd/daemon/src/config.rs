@@ -1,14 +1,17 @@
 //! `keyd.toml`: strict, resolved, and checked before anything is opened.
 
+mod grants;
+mod limits;
 mod tpm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use keyd_core::{Failure, Namespace, Operation, Policy, Protection, Reason, Rule};
-use nix::unistd::{Group, User};
+use keyd_core::{Failure, Namespace, Policy, Protection, Reason};
 use serde::Deserialize;
 
+use grants::AllowTable;
+pub use limits::Limits;
 pub use tpm::{SealTo, TpmTable};
 
 /// Where the configuration lies unless told otherwise.
@@ -40,7 +43,7 @@ pub struct Config {
 }
 
 /// `[token]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenTable {
     /// The vendor's PKCS#11 module.
@@ -64,20 +67,6 @@ pub struct TokenTable {
     pub call_deadline_ms: u64,
 }
 
-/// `[limits]`
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Most keys in the store.
-    pub keys: usize,
-    /// Most calls at once on one connection.
-    pub calls_per_connection: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { keys: 10_000, calls_per_connection: 256 }
-    }
 }
 
 /// `[[namespace]]`
@@ -88,27 +77,6 @@ pub struct NamespaceTable {
     pub name: Namespace,
     /// The protections that it accepts, in order of preference.
     pub protections: Vec<Protection>,
-}
-
-/// `[[allow]]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AllowTable {
-    #[serde(default)]
-    users: Vec<Principal>,
-    #[serde(default)]
-    groups: Vec<Principal>,
-    #[serde(default)]
-    namespaces: BTreeSet<Namespace>,
-    operations: BTreeSet<Operation>,
-}
-
-/// A user or group, by name or number.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum Principal {
-    Id(u32),
-    Name(String),
 }
 
 impl Config {
@@ -134,7 +102,12 @@ impl Config {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// Whether its parts go together.
+    ///
+    /// # Errors
+    /// The sentence that names those which do not.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.limits.check()?;
         let mut seen = BTreeSet::new();
         for namespace in &self.namespaces {
             let name = &namespace.name;
@@ -184,6 +157,26 @@ impl Config {
         }
     }
 
+    /// The keys and tables that say something else than in `running`, and take a restart.
+    pub fn differences_that_wait(&self, running: &Self) -> Vec<&'static str> {
+        [
+            ("socket", self.socket != running.socket),
+            ("state_dir", self.state_dir != running.state_dir),
+            ("[token]", self.token != running.token),
+            ("[tpm]", self.tpm != running.tpm),
+            ("[limits]", self.limits != running.limits),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect()
+    }
+
+    /// This configuration with all that takes a restart as `running` has it.
+    pub fn with_places_of(self, running: &Self) -> Self {
+        let Self { socket, state_dir, token, tpm, limits, .. } = running.clone();
+        Self { socket, state_dir, token, tpm, limits, ..self }
+    }
+
     /// The protections that a namespace accepts, in order.
     pub fn protections(&self, namespace: &Namespace) -> Option<&[Protection]> {
         self.namespaces.iter().find(|n| n.name == *namespace).map(|n| n.protections.as_slice())
@@ -197,57 +190,6 @@ impl Config {
     pub fn policy(&self) -> Result<Policy, Failure> {
         self.grants.iter().map(AllowTable::rule).collect::<Result<Vec<_>, _>>().map(Policy::new)
     }
-}
-
-impl AllowTable {
-    fn rule(&self) -> Result<Rule, Failure> {
-        let mut rule = Rule {
-            namespaces: self.namespaces.clone(),
-            operations: self.operations.clone(),
-            ..Rule::default()
-        };
-        for user in &self.users {
-            rule.uids.insert(match user {
-                Principal::Id(uid) => *uid,
-                Principal::Name(name) => uid(name)?,
-            });
-        }
-        for group in &self.groups {
-            let found = match group {
-                Principal::Id(gid) => Group::from_gid((*gid).into()),
-                Principal::Name(name) => Group::from_name(name),
-            };
-            match (found, group) {
-                (Ok(Some(found)), _) => {
-                    rule.gids.insert(found.gid.as_raw());
-                    for member in &found.mem {
-                        rule.uids.insert(uid(member)?);
-                    }
-                }
-                (Ok(None), Principal::Id(gid)) => {
-                    rule.gids.insert(*gid);
-                }
-                (Ok(None), Principal::Name(name)) => return Err(unknown("group", name, None)),
-                (Err(e), Principal::Name(name)) => return Err(unknown("group", name, Some(e))),
-                (Err(e), Principal::Id(gid)) => return Err(unknown("group", &gid.to_string(), Some(e))),
-            }
-        }
-        Ok(rule)
-    }
-}
-
-fn uid(name: &str) -> Result<u32, Failure> {
-    match User::from_name(name) {
-        Ok(Some(user)) => Ok(user.uid.as_raw()),
-        Ok(None) => Err(unknown("user", name, None)),
-        Err(e) => Err(unknown("user", name, Some(e))),
-    }
-}
-
-fn unknown(what: &str, name: &str, error: Option<nix::Error>) -> Failure {
-    let why = error
-        .map_or_else(|| "does not exist on this node".to_owned(), |e| format!("cannot be looked up: {e}"));
-    Failure::new(Reason::BadConfig, format!("[[allow]] names {what} {name:?}, which {why}"))
 }
 
 fn default_socket() -> PathBuf {
@@ -268,6 +210,7 @@ fn default_token_deadline() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use keyd_core::Operation;
     use proptest::prelude::*;
 
     use super::*;
@@ -318,6 +261,17 @@ mod tests {
         assert!(refused("[[allow]]\noperations=[\"status\"]").contains("neither users nor groups"));
         assert!(refused("[[allow]]\nusers=[0]\noperations=[\"sgin\"]").contains("Did you mean \"sign\"?"));
         assert!(refused("[token]\nmodule=\"m\"\nlabel=\"l\"").contains("pin_file or pin_credential"));
+    }
+
+    #[test]
+    fn limits_that_let_nobody_in_are_refused() {
+        assert!(refused("limits.calls_per_user = 0").contains("calls_per_user"));
+        assert!(refused("limits.connections_per_user = 0").contains("connections_per_user"));
+        assert!(refused("limits.message_bytes = 0").contains("message_bytes is 0"));
+        assert!(refused("limits.message_bytes = 1048577").contains("1 to 1048576"));
+        assert!(
+            refused("limits.calls_per_connection = 1").contains("Did you mean \"connections_per_user\"?")
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tonic::transport::server::{Connected, UdsConnectInfo};
 use tonic::{Code, Request, Response, Status};
 
 use crate::config::Config;
+use crate::in_force::InForce;
 use crate::keyring::Keyring;
 use crate::places::Places;
 use crate::service::{Admin, Services};
@@ -76,10 +77,10 @@ impl Api {
         for algorithm in [Algorithm::EcP256, Algorithm::MlDsa65] {
             store.put(&software_key(algorithm)?)?;
         }
-        let (policy, namespaces, places) = (config.policy()?, config.namespaces.clone(), Places::default());
-        let keyring = Keyring::load(config, places.clone(), store)?;
-        let admin = Admin { started_at: 0, memory_locked: true, namespaces, places };
-        let services = Services::new(policy, keyring, None, admin);
+        let (rules, places) = (InForce::new(config)?, Places::default());
+        let keyring = Keyring::load(rules.clone(), places.clone(), store)?;
+        let admin = Admin { started_at: 0, memory_locked: true, places };
+        let services = Services::new(rules, keyring, None, admin);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;
         let caller = {
             let _entered = runtime.enter();

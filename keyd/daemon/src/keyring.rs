@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use keyd_api::MESSAGE_LIMIT;
 use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason, Secret, SignInput};
 use keyd_softkey::SoftKey;
 use prost::bytes::Bytes;
 use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore, SemaphorePermit};
 
-use crate::config::Config;
+use crate::in_force::InForce;
 use crate::places::Places;
 use crate::store::{KeyRecord, Store};
 
@@ -21,7 +20,7 @@ pub struct Keyring {
 }
 
 struct Shared {
-    config: Config,
+    rules: InForce,
     places: Places,
     store: Store,
     keys: RwLock<BTreeMap<KeyId, Arc<Key>>>,
@@ -45,12 +44,12 @@ impl Keyring {
     ///
     /// # Errors
     /// [`Reason::StoreFailed`].
-    pub fn load(config: Config, places: Places, store: Store) -> Result<Self, Failure> {
+    pub fn load(rules: InForce, places: Places, store: Store) -> Result<Self, Failure> {
         let keys: BTreeMap<_, _> =
             store.load()?.into_iter().map(|r| (r.id.clone(), Arc::new(Key::new(r, None)))).collect();
-        let room = Semaphore::new(most_keys(&config).saturating_sub(keys.len()));
+        let room = Semaphore::new(most_keys(&rules).saturating_sub(keys.len()));
         let (keys, changing) = (RwLock::new(keys), Mutex::default());
-        Ok(Self { shared: Arc::new(Shared { config, places, store, keys, room, changing }) })
+        Ok(Self { shared: Arc::new(Shared { rules, places, store, keys, room, changing }) })
     }
 
     /// One key.
@@ -76,6 +75,20 @@ impl Keyring {
     /// Every key, sorted.
     pub fn all(&self) -> Vec<Arc<Key>> {
         self.shared.keys.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// How many keys there are.
+    pub fn count(&self) -> usize {
+        self.shared.keys.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Ends all changes; see [`Store::close`].
+    ///
+    /// # Errors
+    /// [`Reason::StoreFailed`].
+    pub async fn close(&self) -> Result<(), Failure> {
+        let store = self.shared.store.clone();
+        blocking(move || store.close()).await
     }
 
     /// Makes a key under `protection`, or under the first in the namespace's order that can hold it.
@@ -192,7 +205,7 @@ impl Keyring {
     }
 
     async fn sign_with(&self, key: &Key, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
-        check_input(key.record.algorithm, input)?;
+        check_input(key.record.algorithm, input, self.shared.rules.now().config.limits.message_bytes)?;
         match key.record.protection {
             Protection::Hsm => self.shared.places.sign_in_vault(&key.record, input).await,
             _ => self.opened(key).await?.sign(input),
@@ -219,8 +232,8 @@ impl Keyring {
     /// The accepted protections to try, in order.
     fn candidates(&self, id: &KeyId, wanted: Option<Protection>) -> Result<Vec<Protection>, Failure> {
         let namespace = &id.namespace;
-        let accepted =
-            self.shared.config.protections(namespace).ok_or_else(|| unknown_namespace(namespace))?;
+        let rules = self.shared.rules.now();
+        let accepted = rules.config.protections(namespace).ok_or_else(|| unknown_namespace(namespace))?;
         match wanted {
             None => Ok(accepted.to_vec()),
             Some(one) if accepted.contains(&one) => Ok(vec![one]),
@@ -237,7 +250,7 @@ impl Keyring {
     /// A place for one more key; given back when dropped.
     fn take_place(&self, id: &KeyId) -> Result<SemaphorePermit<'_>, Failure> {
         self.shared.room.try_acquire().map_err(|_| {
-            let most = most_keys(&self.shared.config);
+            let most = most_keys(&self.shared.rules);
             Failure::new(
                 Reason::LimitExceeded,
                 format!(
@@ -256,7 +269,7 @@ impl Keyring {
             keys.len()
         };
         // Where the limit was lowered below what the store holds, there is none to give.
-        if left < most_keys(&self.shared.config) {
+        if left < most_keys(&self.shared.rules) {
             self.shared.room.add_permits(1);
         }
     }
@@ -333,16 +346,16 @@ impl Key {
     }
 }
 
-fn most_keys(config: &Config) -> usize {
-    config.limits.keys.min(Semaphore::MAX_PERMITS)
+fn most_keys(rules: &InForce) -> usize {
+    rules.now().config.limits.keys.min(Semaphore::MAX_PERMITS)
 }
 
-/// For a namespace that was not in the configuration when keyd started.
+/// For a namespace that is not in the configuration.
 pub fn unknown_namespace(namespace: &Namespace) -> Failure {
     Failure::new(
         Reason::UnknownNamespace,
         format!(
-            "namespace {namespace} is not in keyd.toml; add a [[namespace]] table for it, then restart keyd"
+            "namespace {namespace} is not in keyd.toml; add a [[namespace]] table for it, then `systemctl reload keyd`"
         ),
     )
 }
@@ -356,12 +369,15 @@ fn may_fall_back(reason: Reason) -> bool {
     )
 }
 
-fn check_input(algorithm: Algorithm, input: SignInput<'_>) -> Result<(), Failure> {
+fn check_input(algorithm: Algorithm, input: SignInput<'_>, message_bytes: usize) -> Result<(), Failure> {
     input.check(algorithm)?;
     match input {
-        SignInput::Message(message) if message.len() > MESSAGE_LIMIT => Err(Failure::new(
+        SignInput::Message(message) if message.len() > message_bytes => Err(Failure::new(
             Reason::BadRequest,
-            format!("a message has at most {MESSAGE_LIMIT} bytes, this one {}", message.len()),
+            format!(
+                "a message has at most {message_bytes} bytes (limits.message_bytes of keyd.toml), this one {}",
+                message.len()
+            ),
         )),
         _ => Ok(()),
     }

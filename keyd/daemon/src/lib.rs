@@ -6,11 +6,15 @@ mod devices;
 mod doctor;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod in_force;
 mod keyring;
+mod limits;
 mod places;
 mod process;
+mod reload;
 mod serve;
 mod service;
 mod store;
+mod watchdog;
 
 pub use cli::main;

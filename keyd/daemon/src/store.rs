@@ -1,109 +1,67 @@
 //! The store of key records: one redb file, each change durable before it is acknowledged.
 
+mod record;
+
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use keyd_core::{Algorithm, Failure, KeyId, Protection, PublicKey, Reason};
-use prost::Message;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use keyd_core::{Failure, KeyId, Reason};
+use redb::{Database, DatabaseError, Error, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+
+pub use record::KeyRecord;
+pub(crate) use record::{decode, encode};
 
 const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// The layout of records; a store with a higher number is from a newer keyd and is refused.
 const SCHEMA: u64 = 1;
-/// Longest encoded record, in bytes: a public key, a sealed secret and names.
-const RECORD_LIMIT: usize = 16 * 1024;
+/// 1 in [`META`] while a keyd has the store open.
+const IN_USE: &str = "in use";
+/// Memory for pages that redb keeps, in bytes; keyd itself holds every record.
+const CACHE: usize = 4 << 20; // 4 MiB
+/// What a full disk means.
+const FULL: &str = "the disk is full. Nothing was changed, and existing keys go on signing; free some space, or raise the limit \
+                    on the size of files, and try again";
 /// The way out of a store that cannot be read.
 const MEND: &str = "If it is damaged, put back a backup of the state directory.";
 
-/// What keyd knows of one key. The private part is where `protection` says; `material` finds or opens it.
-#[derive(Clone, Debug)]
-pub struct KeyRecord {
-    /// The id.
-    pub id: KeyId,
-    /// The algorithm.
-    pub algorithm: Algorithm,
-    /// The protection that the key really has.
-    pub protection: Protection,
-    /// 1, and one more at each rotation.
-    pub version: u32,
-    /// Seconds since 1970-01-01T00:00:00Z.
-    pub created_at: i64,
-    /// The public key.
-    pub public_key: PublicKey,
-    /// A token's handle, or the sealed secret.
-    pub material: Vec<u8>,
-}
-
-/// A [`KeyRecord`] on disk.
-#[derive(Clone, PartialEq, Message)]
-struct Stored {
-    #[prost(string, tag = "1")]
-    algorithm: String,
-    #[prost(string, tag = "2")]
-    protection: String,
-    #[prost(uint32, tag = "3")]
-    version: u32,
-    #[prost(int64, tag = "4")]
-    created_at: i64,
-    #[prost(bytes = "vec", tag = "5")]
-    public_key: Vec<u8>,
-    #[prost(bytes = "vec", tag = "6")]
-    material: Vec<u8>,
-}
-
 /// The open store. Its methods block on the disk; call them off the async workers.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
-    database: Arc<Database>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     path: PathBuf,
+    database: Mutex<Slot>,
+}
+
+/// redb takes no change after one that the disk refused, until it is opened anew.
+enum Slot {
+    Open(Database),
+    Broken,
+    Closed,
 }
 
 impl Store {
-    /// Opens or makes the store in a directory of mode 0700 that belongs to this user.
+    /// Opens or makes the store in a directory of mode 0700 that belongs to this user. Every page of it is checked.
     ///
     /// # Errors
     /// [`Reason::StoreFailed`] naming the path: a directory that others may enter, a second keyd, damage.
     pub fn open(state_dir: &Path) -> Result<Self, Failure> {
         prepare(state_dir)?;
         let path = state_dir.join("keys.redb");
-        let failed = |why: String| Failure::new(Reason::StoreFailed, format!("{}: {why}", path.display()));
-        let database = Database::create(&path).map_err(|e| {
-            failed(match e {
-                DatabaseError::DatabaseAlreadyOpen => {
-                    "another keyd has this store open; two must not share a state directory".to_owned()
-                }
-                other => format!("cannot open the store: {other}. {MEND}"),
-            })
-        })?;
+        let failed = |why: String| failed(&path, why);
+        let database = open(&path).map_err(|e| failed(refused_to_open(&e)))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
             .map_err(|e| failed(format!("cannot make it private: {e}")))?;
-        let store = Self { database: Arc::new(database), path };
-        store.check_schema()?;
-        Ok(store)
-    }
-
-    fn check_schema(&self) -> Result<(), Failure> {
-        let change = self.database.begin_write().map_err(|e| self.failed(e))?;
-        {
-            let mut meta = change.open_table(META).map_err(|e| self.failed(e))?;
-            let found = meta.get("schema").map_err(|e| self.failed(e))?.map(|v| v.value());
-            match found {
-                Some(SCHEMA) => {}
-                None => {
-                    meta.insert("schema", SCHEMA).map_err(|e| self.failed(e))?;
-                }
-                Some(other) => {
-                    return Err(self.failed(format!(
-                        "its layout is {other}, this keyd knows {SCHEMA}; use the newer keyd"
-                    )));
-                }
-            }
-            change.open_table(KEYS).map_err(|e| self.failed(e))?;
+        if take_up(&database).map_err(|why| failed(why.into_sentence()))? {
+            tracing::warn!(store = %path.display(), "the store was not closed in order; it was checked and is whole");
         }
-        change.commit().map_err(|e| self.failed(e))
+        Ok(Self { shared: Arc::new(Shared { path, database: Mutex::new(Slot::Open(database)) }) })
     }
 
     /// Every record.
@@ -111,16 +69,12 @@ impl Store {
     /// # Errors
     /// [`Reason::StoreFailed`]; one record that cannot be read fails the whole, since nothing may vanish silently.
     pub fn load(&self) -> Result<Vec<KeyRecord>, Failure> {
-        let view = self.database.begin_read().map_err(|e| self.failed(e))?;
-        let table = view.open_table(KEYS).map_err(|e| self.failed(e))?;
-        let mut records = Vec::new();
-        for row in table.iter().map_err(|e| self.failed(e))? {
-            let (id, value) = row.map_err(|e| self.failed(e))?;
-            let record = decode(id.value(), value.value())
-                .map_err(|why| self.failed(format!("record of {:?}: {why}. {MEND}", id.value())))?;
-            records.push(record);
-        }
-        Ok(records)
+        let mut slot = self.slot();
+        let rows = rows(self.database(&mut slot)?).map_err(|e| self.failed(e))?;
+        let decoded = rows.into_iter().map(|(id, value)| {
+            decode(&id, &value).map_err(|why| self.failed(format!("record of {id:?}: {why}. {MEND}")))
+        });
+        decoded.collect()
     }
 
     /// Writes a record, in place of one of the same id; durable when it returns.
@@ -128,14 +82,7 @@ impl Store {
     /// # Errors
     /// [`Reason::StoreFailed`]; the store is then as before.
     pub fn put(&self, record: &KeyRecord) -> Result<(), Failure> {
-        let bytes = encode(record);
-        let change = self.database.begin_write().map_err(|e| self.failed(e))?;
-        change
-            .open_table(KEYS)
-            .map_err(|e| self.failed(e))?
-            .insert(record.id.to_string().as_str(), bytes.as_slice())
-            .map_err(|e| self.failed(e))?;
-        change.commit().map_err(|e| self.failed(e))
+        self.set(&record.id, Some(&encode(record)))
     }
 
     /// Removes a record; durable when it returns.
@@ -143,51 +90,164 @@ impl Store {
     /// # Errors
     /// [`Reason::StoreFailed`]; the store is then as before.
     pub fn remove(&self, id: &KeyId) -> Result<(), Failure> {
-        let change = self.database.begin_write().map_err(|e| self.failed(e))?;
-        change
-            .open_table(KEYS)
-            .map_err(|e| self.failed(e))?
-            .remove(id.to_string().as_str())
-            .map_err(|e| self.failed(e))?;
-        change.commit().map_err(|e| self.failed(e))
+        self.set(id, None)
+    }
+
+    /// Writes down that all is well, so that the next start need not mend anything. No change is taken afterwards.
+    ///
+    /// # Errors
+    /// [`Reason::StoreFailed`]; nothing that was acknowledged is lost by that.
+    pub fn close(&self) -> Result<(), Failure> {
+        match std::mem::replace(&mut *self.slot(), Slot::Closed) {
+            Slot::Open(database) => {
+                lay_down(&database).map_err(|e| self.failed(refused_by_disk(&e)))?;
+                database.close().map_err(|e| self.failed(e))
+            }
+            Slot::Broken | Slot::Closed => Ok(()),
+        }
+    }
+
+    /// Puts a record in place, or takes it away. Where the disk refused, the store is opened anew, which also tells what
+    /// became of the change.
+    fn set(&self, id: &KeyId, value: Option<&[u8]>) -> Result<(), Failure> {
+        let (mut slot, id) = (self.slot(), id.to_string());
+        let Err(error) = write(self.database(&mut slot)?, &id, value) else { return Ok(()) };
+        if !matches!(error, Error::Io(_) | Error::PreviousIo) {
+            return Err(self.failed(error));
+        }
+        // Its file is locked until it is dropped.
+        *slot = Slot::Broken;
+        let found = self.database(&mut slot).ok().and_then(|database| read(database, &id).ok());
+        match found {
+            Some(found) if found.as_deref() == value => Ok(()),
+            _ => Err(self.failed(refused_by_disk(&error))),
+        }
+    }
+
+    fn database<'a>(&self, slot: &'a mut Slot) -> Result<&'a Database, Failure> {
+        if matches!(slot, Slot::Broken) {
+            *slot = Slot::Open(open(&self.shared.path).map_err(|e| self.failed(refused_to_open(&e)))?);
+        }
+        match slot {
+            Slot::Open(database) => Ok(database),
+            Slot::Broken | Slot::Closed => Err(self.failed("keyd is stopping; try again once it is back")),
+        }
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.shared.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, why: impl std::fmt::Display) -> Failure {
-        Failure::new(Reason::StoreFailed, format!("{}: {why}", self.path.display()))
+        failed(&self.shared.path, why)
     }
 }
 
-pub(crate) fn encode(record: &KeyRecord) -> Vec<u8> {
-    Stored {
-        algorithm: record.algorithm.to_string(),
-        protection: record.protection.to_string(),
-        version: record.version,
-        created_at: record.created_at,
-        public_key: record.public_key.spki().to_vec(),
-        material: record.material.clone(),
-    }
-    .encode_to_vec()
+// === the database ===
+
+/// Opens the database and reads every page of it, because redb promises nothing of a file that something else wrote to.
+fn open(path: &Path) -> Result<Database, DatabaseError> {
+    Database::builder().set_cache_size(CACHE).set_check_integrity_on_open(true).create(path)
 }
 
-/// Reads a record; nothing of it is taken on trust.
-pub(crate) fn decode(id: &str, bytes: &[u8]) -> Result<KeyRecord, String> {
-    if bytes.len() > RECORD_LIMIT {
-        return Err(format!("{} bytes, more than {RECORD_LIMIT}", bytes.len()));
-    }
-    let stored = Stored::decode(bytes).map_err(|e| e.to_string())?;
-    let record = KeyRecord {
-        id: id.parse().map_err(|e: Failure| e.message)?,
-        algorithm: stored.algorithm.parse().map_err(|e: Failure| e.message)?,
-        protection: stored.protection.parse().map_err(|e: Failure| e.message)?,
-        version: stored.version,
-        created_at: stored.created_at,
-        public_key: PublicKey::from_spki(&stored.public_key).map_err(|e| e.message)?,
-        material: stored.material,
+/// Checks the layout and notes that the store is in use; tells whether it was left so.
+fn take_up(database: &Database) -> Result<bool, Schema> {
+    let change = database.begin_write().map_err(Error::from)?;
+    let in_use = {
+        let mut meta = change.open_table(META).map_err(Error::from)?;
+        let schema = meta.insert("schema", SCHEMA).map_err(Error::from)?.map(|found| found.value());
+        if let Some(other) = schema.filter(|found| *found != SCHEMA) {
+            return Err(Schema::Other(other));
+        }
+        change.open_table(KEYS).map_err(Error::from)?;
+        meta.insert(IN_USE, 1).map_err(Error::from)?.is_some_and(|found| found.value() == 1)
     };
-    if record.public_key.algorithm() != record.algorithm || record.version == 0 {
-        return Err("its fields contradict each other".to_owned());
+    change.commit().map_err(Error::from)?;
+    Ok(in_use)
+}
+
+/// Notes that the store is not in use any more.
+fn lay_down(database: &Database) -> Result<(), Error> {
+    let change = database.begin_write()?;
+    change.open_table(META)?.insert(IN_USE, 0)?;
+    Ok(change.commit()?)
+}
+
+fn rows(database: &Database) -> Result<Vec<(String, Vec<u8>)>, Error> {
+    let mut rows = Vec::new();
+    for row in database.begin_read()?.open_table(KEYS)?.iter()? {
+        let (id, value) = row?;
+        rows.push((id.value().to_owned(), value.value().to_vec()));
     }
-    Ok(record)
+    Ok(rows)
+}
+
+fn read(database: &Database, id: &str) -> Result<Option<Vec<u8>>, Error> {
+    Ok(database.begin_read()?.open_table(KEYS)?.get(id)?.map(|value| value.value().to_vec()))
+}
+
+fn write(database: &Database, id: &str, value: Option<&[u8]>) -> Result<(), Error> {
+    let change = database.begin_write()?;
+    {
+        let mut keys = change.open_table(KEYS)?;
+        match value {
+            Some(value) => keys.insert(id, value)?,
+            None => keys.remove(id)?,
+        };
+    }
+    Ok(change.commit()?)
+}
+
+// === what went wrong, in words ===
+
+/// Why the layout is not ours.
+enum Schema {
+    Other(u64),
+    Unread(Error),
+}
+
+impl From<Error> for Schema {
+    fn from(error: Error) -> Self {
+        Self::Unread(error)
+    }
+}
+
+impl Schema {
+    fn into_sentence(self) -> String {
+        match self {
+            Self::Other(other) => {
+                format!("its layout is {other}, this keyd knows {SCHEMA}; use the newer keyd")
+            }
+            Self::Unread(Error::Io(error)) => refused_by_disk(&Error::Io(error)),
+            Self::Unread(error) => format!("cannot read the store: {error}. {MEND}"),
+        }
+    }
+}
+
+fn failed(path: &Path, why: impl std::fmt::Display) -> Failure {
+    Failure::new(Reason::StoreFailed, format!("{}: {why}", path.display()))
+}
+
+fn refused_to_open(error: &DatabaseError) -> String {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            "another keyd has this store open; two must not share a state directory".to_owned()
+        }
+        DatabaseError::Storage(StorageError::Io(io)) if is_full(io) => FULL.to_owned(),
+        other => format!("cannot open the store: {other}. {MEND}"),
+    }
+}
+
+fn refused_by_disk(error: &Error) -> String {
+    match error {
+        Error::Io(io) if is_full(io) => FULL.to_owned(),
+        other => format!("the disk refused the change: {other}. Nothing was changed; look after the disk."),
+    }
+}
+
+/// No space, no quota, or a limit on the size of files.
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
 /// Makes the state directory, or refuses one that is not ours alone.
@@ -212,28 +272,27 @@ fn prepare(state_dir: &Path) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use keyd_softkey::SoftKey;
-    use proptest::prelude::*;
-
+    use super::record::tests::record;
     use super::*;
-
-    fn record(name: &str) -> KeyRecord {
-        let secret = SoftKey::generate_secret(Algorithm::EcP256).unwrap();
-        KeyRecord {
-            id: name.parse().unwrap(),
-            algorithm: Algorithm::EcP256,
-            protection: Protection::Software,
-            version: 1,
-            created_at: 1,
-            public_key: SoftKey::from_secret(Algorithm::EcP256, &secret).unwrap().public_key().clone(),
-            material: vec![1, 2, 3],
-        }
-    }
 
     fn state() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         dir
+    }
+
+    fn refused(dir: &tempfile::TempDir) -> String {
+        Store::open(dir.path()).err().unwrap().message
+    }
+
+    #[test]
+    fn a_closed_store_takes_no_change_and_can_be_opened_anew() {
+        let dir = state();
+        let store = Store::open(dir.path()).unwrap();
+        store.put(&record("n/a")).unwrap();
+        store.close().unwrap();
+        assert!(store.put(&record("n/b")).unwrap_err().message.contains("stopping"));
+        assert_eq!(Store::open(dir.path()).unwrap().load().unwrap().len(), 1);
     }
 
     #[test]
@@ -258,14 +317,14 @@ mod tests {
     fn a_second_daemon_is_refused() {
         let dir = state();
         let _first = Store::open(dir.path()).unwrap();
-        assert!(Store::open(dir.path()).unwrap_err().message.contains("another keyd"));
+        assert!(refused(&dir).contains("another keyd"));
     }
 
     #[test]
     fn a_directory_that_others_may_enter_is_refused() {
         let dir = state();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o750)).unwrap();
-        assert!(Store::open(dir.path()).unwrap_err().message.contains("0750"));
+        assert!(refused(&dir).contains("0750"));
     }
 
     #[test]
@@ -274,23 +333,5 @@ mod tests {
         fs::write(dir.path().join("keys.redb"), b"not a store").unwrap();
         assert!(Store::open(dir.path()).is_err());
         assert_eq!(fs::read(dir.path().join("keys.redb")).unwrap(), b"not a store");
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_make_the_record_parser_panic(id: String, bytes: Vec<u8>) {
-            let _ = decode(&id, &bytes);
-        }
-
-        #[test]
-        fn a_damaged_record_never_reads_as_another_key(at: usize, bit in 0..8u8) {
-            let good = record("n/a");
-            let mut bytes = encode(&good);
-            let at = at % bytes.len();
-            bytes[at] ^= 1 << bit;
-            if let Ok(read) = decode("n/a", &bytes) {
-                prop_assert_eq!(read.public_key.algorithm(), read.algorithm);
-            }
-        }
     }
 }

@@ -10,5 +10,5 @@ mod serve;
 pub use listener::bind;
 pub use log::log_to_stderr;
 pub use output::Output;
-pub use process::{forbid_core_dumps, lock_memory, tell_manager};
+pub use process::{forbid_core_dumps, lock_memory, tell_manager, tell_reloading, watchdog};
 pub use serve::{serve, told_to_stop};

@@ -69,3 +69,35 @@ const fn exit_code(reason: Reason) -> u8 {
         _ => 1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reason and exit code of each row of the operator's table.
+    fn documented() -> Vec<(String, u8)> {
+        let table = include_str!("../../../docs/failures.md");
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        rows.filter_map(|(name, rest)| {
+            let cells: Vec<_> = rest.trim_end_matches(" |").split(" | ").collect();
+            // The rows of the log have no exit code.
+            let code = cells[0].parse().ok()?;
+            assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()), "{name}: {cells:?}");
+            Some((name.to_owned(), code))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn every_reason_stands_in_the_operators_table_with_its_exit_code_and_nothing_else_does() {
+        let known: Vec<_> = Reason::ALL.iter().map(|r| (r.name().to_owned(), exit_code(*r))).collect();
+        let documented = documented();
+        for row in &known {
+            assert!(documented.contains(row), "{row:?} is not in docs/failures.md");
+        }
+        for row in &documented {
+            assert!(known.contains(row), "docs/failures.md has {row:?}, which keyd never says");
+        }
+        assert_eq!(documented.len(), known.len(), "a reason stands twice");
+    }
+}

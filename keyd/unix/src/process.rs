@@ -1,5 +1,7 @@
 //! The process itself.
 
+use std::time::Duration;
+
 use keyd_core::{Failure, Reason};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use rustix::mm::{MlockAllFlags, mlockall};
@@ -32,4 +34,18 @@ pub fn tell_manager(state: &str) {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Custom(state)]) {
         tracing::warn!(%error, "cannot notify the service manager");
     }
+}
+
+/// Tells systemd, where it started us, that a reload begins; `READY=1` ends it.
+pub fn tell_reloading() {
+    let told = sd_notify::NotifyState::monotonic_usec_now()
+        .and_then(|now| sd_notify::notify(&[sd_notify::NotifyState::Reloading, now]));
+    if let Err(error) = told {
+        tracing::warn!(%error, "cannot notify the service manager");
+    }
+}
+
+/// How long systemd waits for the next `WATCHDOG=1`, where it watches over this process.
+pub fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|patience| !patience.is_zero())
 }

@@ -7,7 +7,12 @@ use keyd_core::{Failure, Reason};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::Stream;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tonic::codegen::{Service, StdError};
+use tonic::service::Routes;
 use tonic::transport::server::{Connected, Router};
+use tower::Layer;
 
 /// How long calls may still run once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -30,12 +35,16 @@ pub fn told_to_stop() -> Result<impl Future<Output = ()> + Send + 'static, Failu
 ///
 /// # Errors
 /// [`Reason::Internal`] when the server breaks off.
-pub async fn serve<IO>(
-    router: Router,
+pub async fn serve<L, IO>(
+    router: Router<L>,
     incoming: impl Stream<Item = io::Result<IO>> + Send,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), Failure>
 where
+    L: Layer<Routes>,
+    L::Service: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    <L::Service as Service<Request<Body>>>::Future: Send,
+    <L::Service as Service<Request<Body>>>::Error: Into<StdError> + Send + 'static,
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let (told, mut stopped) = tokio::sync::watch::channel(false);

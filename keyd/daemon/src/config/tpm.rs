@@ -8,7 +8,7 @@ use serde::Deserialize;
 const PCR_MAX: u8 = 23;
 
 /// `[tpm]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TpmTable {
     /// How to reach it: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321` in tests.

@@ -2,11 +2,10 @@
 
 use keyd_api::v1;
 use keyd_api::v1::admin_service_server::AdminService;
-use keyd_core::{Health, Namespace, Operation};
+use keyd_core::{Failure, Health, Operation, Reason};
 use tonic::{Request, Response, Status};
 
 use super::{Services, refuse};
-use crate::config::NamespaceTable;
 use crate::doctor;
 use crate::places::Places;
 
@@ -16,21 +15,24 @@ pub struct Admin {
     pub started_at: i64,
     /// Whether secrets cannot be swapped out.
     pub memory_locked: bool,
-    /// As configured.
-    pub namespaces: Vec<NamespaceTable>,
     /// The devices to ask.
     pub places: Places,
 }
 
-impl Admin {
-    /// The configured namespaces.
-    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
-        self.namespaces.iter().map(|n| &n.name)
-    }
-}
-
 #[tonic::async_trait]
 impl AdminService for Services {
+    async fn ping(&self, _: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
+        let services = self.clone();
+        let pinged = tokio::task::spawn_blocking(move || {
+            let _rules = services.rules.now();
+            services.keyring.count()
+        });
+        pinged
+            .await
+            .map_err(|e| refuse(Failure::new(Reason::Internal, format!("no thread answers: {e}"))))?;
+        Ok(Response::new(v1::PingResponse {}))
+    }
+
     async fn doctor(
         &self,
         request: Request<v1::DoctorRequest>,
@@ -53,7 +55,8 @@ impl AdminService for Services {
         if let Some(tpm) = &admin.places.tpm {
             devices.push(device(tpm.health().await));
         }
-        let namespaces = admin.namespaces.iter().map(|n| v1::NamespaceStatus {
+        let rules = self.rules.now();
+        let namespaces = rules.config.namespaces.iter().map(|n| v1::NamespaceStatus {
             namespace: n.name.to_string(),
             protections: n.protections.iter().map(ToString::to_string).collect(),
             keys: u32::try_from(self.keyring.list(&n.name).len()).unwrap_or(u32::MAX),

@@ -5,7 +5,7 @@ use keyd_api::v1::{self, sign_request::Input};
 use keyd_core::{Failure, Hash, KeyId, Namespace, Operation, Reason, RsaPadding, SignInput};
 use tonic::{Request, Response, Status};
 
-use super::{Services, refuse};
+use super::{Services, caller, refuse};
 use crate::keyring::Key;
 
 #[tonic::async_trait]
@@ -37,8 +37,10 @@ impl KeyService for Services {
             }
             None => {
                 self.permit_node(&request, Operation::List).map_err(refuse)?;
-                let all = self.admin.namespaces();
-                all.filter(|n| self.permit(&request, Operation::List, n).is_ok()).cloned().collect()
+                let caller = caller(&request).map_err(refuse)?;
+                let rules = self.rules.now();
+                let all = rules.config.namespaces.iter().map(|n| &n.name);
+                all.filter(|n| rules.policy.check(&caller, Operation::List, n).is_ok()).cloned().collect()
             }
         };
         let keys = namespaces.iter().flat_map(|n| self.keyring.list(n)).map(|k| info(&k)).collect();

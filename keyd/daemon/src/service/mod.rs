@@ -5,22 +5,25 @@ mod binding;
 mod keys;
 mod tpm;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use keyd_api::{ENVELOPE, MESSAGE_LIMIT, WINDOW, status, v1};
-use keyd_core::{Caller, Failure, Namespace, Operation, Policy, Reason};
+use keyd_core::{Caller, Failure, Namespace, Operation, Reason};
 use tonic::transport::server::{Router, UdsConnectInfo};
 use tonic::{Request, Status};
+use tower::layer::util::{Identity, Stack};
 
 pub use admin::Admin;
 pub use binding::Bindings;
 
+use crate::in_force::InForce;
 use crate::keyring::{Keyring, unknown_namespace};
+use crate::limits::CallsPerUser;
 
 /// What every service shares.
 #[derive(Clone)]
 pub struct Services {
-    policy: Arc<RwLock<Policy>>,
+    rules: InForce,
     keyring: Keyring,
     tpm: Option<Arc<keyd_tpm::Tpm>>,
     bindings: Arc<Bindings>,
@@ -29,26 +32,15 @@ pub struct Services {
 
 impl Services {
     /// The services over these parts.
-    pub fn new(policy: Policy, keyring: Keyring, tpm: Option<Arc<keyd_tpm::Tpm>>, admin: Admin) -> Self {
-        Self {
-            policy: Arc::new(RwLock::new(policy)),
-            keyring,
-            tpm,
-            bindings: Arc::default(),
-            admin: Arc::new(admin),
-        }
-    }
-
-    /// Puts another policy in force for every call from now on.
-    pub fn replace_policy(&self, policy: Policy) {
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+    pub fn new(rules: InForce, keyring: Keyring, tpm: Option<Arc<keyd_tpm::Tpm>>, admin: Admin) -> Self {
+        Self { rules, keyring, tpm, bindings: Arc::default(), admin: Arc::new(admin) }
     }
 
     /// A gRPC router with all of them.
-    pub fn router(&self, calls_per_connection: usize) -> Router {
+    pub fn router(&self, calls_per_user: usize) -> Router<Stack<CallsPerUser, Identity>> {
         const LIMIT: usize = MESSAGE_LIMIT + ENVELOPE;
         tonic::transport::Server::builder()
-            .concurrency_limit_per_connection(calls_per_connection)
+            .layer(CallsPerUser::new(calls_per_user))
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .add_service(
@@ -75,12 +67,12 @@ impl Services {
         namespace: &Namespace,
     ) -> Result<(), Failure> {
         let caller = caller(request)?;
-        let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
-        let denied = policy.check(&caller, operation, namespace);
+        let rules = self.rules.now();
+        let denied = rules.policy.check(&caller, operation, namespace);
         // Who may do this elsewhere has mistyped the name. A stranger is not told which namespaces there are.
         if denied.is_err()
-            && policy.check_node(&caller, operation).is_ok()
-            && !self.admin.namespaces().any(|known| known == namespace)
+            && rules.policy.check_node(&caller, operation).is_ok()
+            && rules.config.protections(namespace).is_none()
         {
             return Err(unknown_namespace(namespace));
         }
@@ -92,8 +84,7 @@ impl Services {
     /// Whether the caller of this request may do `operation`, which is about the node.
     fn permit_node<T>(&self, request: &Request<T>, operation: Operation) -> Result<(), Failure> {
         let caller = caller(request)?;
-        let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
-        policy.check_node(&caller, operation).inspect_err(|_| {
+        self.rules.now().policy.check_node(&caller, operation).inspect_err(|_| {
             tracing::warn!(uid = caller.uid, pid = caller.pid, %operation, "denied");
         })
     }

@@ -86,12 +86,12 @@ fn assert_same(listed: &[KeyInfo], made: &[KeyInfo]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_signers_at_once_are_all_served() {
-    /// More connections than keyd has threads, and on one of them more calls than it takes at once.
+    /// More connections than keyd has threads, and on one of them more calls than one user has at work at once.
     const CONNECTIONS: usize = 64;
     const CALLS: usize = 200;
     let dir = tempfile::tempdir().unwrap();
-    let config = "[limits]\ncalls_per_connection = 16\n".to_owned()
-        + &namespaces(&[("soft", &[Protection::Software])]);
+    let config =
+        "[limits]\ncalls_per_user = 16\n".to_owned() + &namespaces(&[("soft", &[Protection::Software])]);
     let keyd = Keyd::start(dir.path(), &config).await.unwrap();
     let keys = make_one_of_each(&keyd.client()).await;
 

@@ -9,9 +9,12 @@
 )]
 
 mod crash;
+mod disk;
 mod doctor;
 mod examples;
+mod fairness;
 mod limits;
+mod manager;
 mod provisioning;
 mod refusals;
 mod rotation;

@@ -1,0 +1,127 @@
+//! What of the configuration counts now. SIGHUP puts another in its place, whole or not at all.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use keyd_core::{Failure, Namespace, Policy, Reason};
+
+use crate::config::Config;
+
+/// The rules in force; every clone sees the same.
+#[derive(Clone)]
+pub struct InForce {
+    rules: Arc<RwLock<Arc<Rules>>>,
+}
+
+/// A configuration, and its policy with users and groups looked up.
+pub struct Rules {
+    /// As the file says, but for what takes a restart.
+    pub config: Config,
+    /// Its grants.
+    pub policy: Policy,
+}
+
+/// What a reload did, and what it could not do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Namespaces that are new.
+    pub added: Vec<Namespace>,
+    /// Namespaces that the file no longer names. Their keys stay in the store, for nobody's use.
+    pub gone: Vec<Namespace>,
+    /// What says something else than when keyd started, and takes a restart.
+    pub waiting: Vec<&'static str>,
+}
+
+impl InForce {
+    /// Puts a first configuration in force.
+    ///
+    /// # Errors
+    /// [`Reason::BadConfig`] naming a user or group that does not exist.
+    pub fn new(config: Config) -> Result<Self, Failure> {
+        let policy = config.policy()?;
+        Ok(Self { rules: Arc::new(RwLock::new(Arc::new(Rules { config, policy }))) })
+    }
+
+    /// The rules as they stand; a later reload does not change them.
+    pub fn now(&self) -> Arc<Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another configuration in force, for every call from now on: its namespaces and grants. The rest stays as it was
+    /// when keyd started.
+    ///
+    /// # Errors
+    /// [`Reason::BadConfig`] for one that does not go together with what takes a restart; nothing is changed then.
+    pub fn reload(&self, new: Config) -> Result<Reloaded, Failure> {
+        let old = self.now();
+        let waiting = new.differences_that_wait(&old.config);
+        let config = new.with_places_of(&old.config);
+        config.check().map_err(|why| {
+            let all = waiting.join(", ");
+            Failure::new(
+                Reason::BadConfig,
+                format!("{why}; keyd has not taken over {all} yet, which takes a restart"),
+            )
+        })?;
+        let reloaded = Reloaded {
+            added: missing_in(&old.config, &config),
+            gone: missing_in(&config, &old.config),
+            waiting,
+        };
+        let policy = config.policy()?;
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Rules { config, policy });
+        Ok(reloaded)
+    }
+}
+
+/// The namespaces of `other` that `config` does not name.
+fn missing_in(config: &Config, other: &Config) -> Vec<Namespace> {
+    let names = other.namespaces.iter().map(|n| &n.name);
+    names.filter(|name| config.protections(name).is_none()).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        Config::parse("keyd.toml", text).unwrap()
+    }
+
+    fn soft(name: &str) -> String {
+        format!("[[namespace]]\nname = \"{name}\"\nprotections = [\"software\"]\n")
+    }
+
+    #[test]
+    fn namespaces_come_and_go_with_a_reload() {
+        let rules = InForce::new(config(&(soft("a") + &soft("b")))).unwrap();
+        let before = rules.now();
+        let done = rules.reload(config(&(soft("b") + &soft("c")))).unwrap();
+        let (a, c) = ("a".parse().unwrap(), "c".parse().unwrap());
+        assert_eq!(done, Reloaded { added: vec![c], gone: vec![a], waiting: vec![] });
+        let names =
+            |rules: &Rules| rules.config.namespaces.iter().map(|n| n.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(&rules.now()), ["b", "c"]);
+        assert_eq!(names(&before), ["a", "b"], "a call under way goes on by the rules that it began with");
+    }
+
+    #[test]
+    fn what_takes_a_restart_is_named_and_stays_as_it_was() {
+        let rules = InForce::new(config("socket = \"/a\"\n")).unwrap();
+        let new = "socket = \"/b\"\nstate_dir = \"/c\"\ntpm.tcti = \"device:/dev/tpmrm0\"\nlimits.keys = 7\n";
+        assert_eq!(rules.reload(config(new)).unwrap().waiting, ["socket", "state_dir", "[tpm]", "[limits]"]);
+        let now = rules.now();
+        assert_eq!(now.config.socket.to_str(), Some("/a"));
+        assert!(now.config.tpm.is_none() && now.config.limits.keys != 7);
+    }
+
+    #[test]
+    fn a_namespace_on_a_device_that_takes_a_restart_is_refused_whole() {
+        let rules = InForce::new(config(&soft("a"))).unwrap();
+        let sealed = "tpm.tcti = \"device:/dev/tpmrm0\"\n[[namespace]]\nname = \"n\"\nprotections = [\"tpm-sealed\"]\n";
+        let refusal = rules.reload(config(sealed)).unwrap_err();
+        for words in ["namespace n accepts tpm-sealed", "[tpm]", "restart"] {
+            assert!(refusal.message.contains(words), "{refusal}");
+        }
+        assert!(rules.now().config.protections(&"a".parse().unwrap()).is_some());
+    }
+}

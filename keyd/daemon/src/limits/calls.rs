@@ -1,0 +1,90 @@
+//! A bound on the calls of one user that are at work, over all its connections. More wait for their turn, in order.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use keyd_api::status;
+use keyd_core::{BoxFuture, Failure, Reason};
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tonic::transport::server::UdsConnectInfo;
+use tower::{Layer, Service};
+
+use super::Shares;
+
+/// How many calls of one user may wait for their turn.
+const WAITING: usize = 1024;
+
+/// Makes calls take turns, before anything of their message is read.
+#[derive(Clone)]
+pub struct CallsPerUser {
+    shares: Arc<Shares>,
+}
+
+impl CallsPerUser {
+    /// At most `each` calls of one user at once.
+    pub fn new(each: usize) -> Self {
+        Self { shares: Arc::new(Shares::new(each)) }
+    }
+}
+
+impl<S> Layer<S> for CallsPerUser {
+    type Service = Turns<S>;
+
+    fn layer(&self, inner: S) -> Turns<S> {
+        Turns { shares: self.shares.clone(), inner }
+    }
+}
+
+/// A service whose calls take turns.
+#[derive(Clone)]
+pub struct Turns<S> {
+    shares: Arc<Shares>,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Turns<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Error: Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The one that was polled is ready; its clone is for the next call.
+        let next = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, next);
+        let Some(uid) = uid(&request) else { return Box::pin(inner.call(request)) };
+        let share = self.shares.of(uid);
+        if Arc::strong_count(&share) > self.shares.each.saturating_add(WAITING) {
+            let refusal = too_many(uid, self.shares.each);
+            return Box::pin(async move { Ok(status::from_failure(&refusal).into_http()) });
+        }
+        Box::pin(async move {
+            // It is never closed.
+            let _turn = share.acquire_owned().await;
+            inner.call(request).await
+        })
+    }
+}
+
+/// None where the kernel does not say; the policy then refuses.
+fn uid(request: &Request<Body>) -> Option<u32> {
+    request.extensions().get::<UdsConnectInfo>()?.peer_cred.map(|cred| cred.uid())
+}
+
+fn too_many(uid: u32, each: usize) -> Failure {
+    Failure::new(
+        Reason::LimitExceeded,
+        format!(
+            "user {uid} has {each} calls at work (limits.calls_per_user of keyd.toml) and {WAITING} waiting; try again later"
+        ),
+    )
+}

@@ -1,0 +1,47 @@
+//! SIGHUP: the configuration as it now stands counts, where that takes no restart.
+
+use std::path::Path;
+
+use keyd_core::Failure;
+use tokio::signal::unix::SignalKind;
+
+use crate::config::Config;
+use crate::in_force::{InForce, Reloaded};
+use crate::keyring::Keyring;
+use crate::serve::{off_worker, on};
+
+/// Reads the configuration again at each SIGHUP. A wrong file changes nothing.
+///
+/// # Errors
+/// [`keyd_core::Reason::Internal`] when signals cannot be watched for.
+pub fn follow(rules: InForce, keyring: Keyring, config_file: &Path) -> Result<(), Failure> {
+    let (mut hangup, file) = (on(SignalKind::hangup())?, config_file.to_path_buf());
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            keyd_unix::tell_reloading();
+            let (file, rules) = (file.clone(), rules.clone());
+            match off_worker(move || rules.reload(Config::read(&file)?)).await {
+                Ok(reloaded) => tell(&reloaded, &keyring),
+                Err(failure) => tracing::error!(%failure, "configuration not reloaded; the old one stays"),
+            }
+            keyd_unix::tell_manager("READY=1");
+        }
+    });
+    Ok(())
+}
+
+fn tell(reloaded: &Reloaded, keyring: &Keyring) {
+    for namespace in &reloaded.gone {
+        let keys = keyring.list(namespace).len();
+        if keys > 0 {
+            tracing::warn!(%namespace, keys, "namespace left the configuration; its keys stay, for nobody's use");
+        }
+    }
+    let added: Vec<_> = reloaded.added.iter().map(ToString::to_string).collect();
+    let gone: Vec<_> = reloaded.gone.iter().map(ToString::to_string).collect();
+    tracing::info!(added = added.join(", "), gone = gone.join(", "), "configuration reloaded");
+    if !reloaded.waiting.is_empty() {
+        let changed = reloaded.waiting.join(", ");
+        tracing::warn!(changed, "parts of the configuration take a restart; keyd goes on with the old ones");
+    }
+}
