@@ -312,6 +312,25 @@ impl Client {
         Ok(self.answer(client.doctor(self.request(v1::DoctorRequest {})).await)?.findings)
     }
 
+    /// What keyd has counted, as OpenMetrics text.
+    ///
+    /// # Errors
+    /// See [`Client::create_key`].
+    pub async fn metrics(&self) -> Result<String, Failure> {
+        let mut client = AdminServiceClient::new(self.channel.clone());
+        Ok(self.answer(client.metrics(self.request(v1::MetricsRequest {})).await)?.openmetrics)
+    }
+
+    /// Destroys the token object with this CKA_ID, which no key uses, and gives its label.
+    ///
+    /// # Errors
+    /// See [`Client::create_key`].
+    pub async fn remove_orphan(&self, object: Vec<u8>) -> Result<String, Failure> {
+        let mut client = AdminServiceClient::new(self.channel.clone());
+        let request = v1::RemoveOrphanRequest { object: object.into() };
+        Ok(self.answer(client.remove_orphan(self.request(request)).await)?.label)
+    }
+
     fn keys(&self) -> KeyServiceClient<Channel> {
         KeyServiceClient::new(self.channel.clone())
             .max_encoding_message_size(MESSAGE_LIMIT + ENVELOPE)

@@ -42,6 +42,8 @@ pub enum Operation {
     Bind,
     /// See the state of keyd and its devices.
     Status,
+    /// Remove what `keyd doctor` found in the token and no key uses.
+    Repair,
 }
 
 impl Operation {
@@ -55,7 +57,7 @@ impl Operation {
             | Self::Decapsulate
             | Self::Rotate
             | Self::Delete => true,
-            Self::Attest | Self::Bind | Self::Status => false,
+            Self::Attest | Self::Bind | Self::Status | Self::Repair => false,
         }
     }
 
@@ -72,6 +74,7 @@ impl Operation {
             Self::Attest => "attest",
             Self::Bind => "bind",
             Self::Status => "status",
+            Self::Repair => "repair",
         }
     }
 }

@@ -56,14 +56,13 @@ async fn token_objects(keyring: &Keyring, vault: &dyn Vault) -> Vec<Finding> {
             });
         }
     }
-    findings.extend(objects.into_iter().map(|(id, label)| {
-        Finding {
-            subject: format!("token object {} ({label})", hex::encode(id)),
-            problem: "no key of this keyd uses it".to_owned(),
-            next_step:
-                "it does no harm; remove it with the token's own tools once no other keyd shares the token"
-                    .to_owned(),
-        }
+    findings.extend(objects.into_iter().map(|(id, label)| Finding {
+        subject: format!("token object {} ({label})", hex::encode(&id)),
+        problem: "no key of this keyd uses it".to_owned(),
+        next_step: format!(
+            "it does no harm; where no other keyd shares the token: keyd token remove-orphan {}",
+            hex::encode(&id)
+        ),
     }));
     findings
 }

@@ -68,7 +68,7 @@ impl Api {
                 [[allow]]
                 users = [{}]
                 namespaces = ["n"]
-                operations = ["create", "list", "show", "sign", "decapsulate", "attest", "bind", "status"]
+                operations = ["create", "list", "show", "sign", "decapsulate", "attest", "bind", "status", "repair"]
                 "#,
                 nix::unistd::geteuid()
             ),
@@ -79,7 +79,7 @@ impl Api {
         }
         let (rules, places) = (InForce::new(config)?, Places::default());
         let keyring = Keyring::load(rules.clone(), places.clone(), store)?;
-        let admin = Admin { started_at: 0, memory_locked: true, places };
+        let admin = Admin { started_at: 0, memory_locked: true, token: None, places };
         let services = Services::new(rules, keyring, None, admin);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;
         let caller = {
@@ -108,6 +108,8 @@ impl Api {
             b'p' => self.answer(request, |r: Request<v1::ReadPcrsRequest>| s.read_pcrs(r)),
             b'b' => self.answer(request, |r: Request<v1::BindAgentRequest>| s.bind_agent(r)),
             b'B' => self.answer(request, |r: Request<v1::RedeemBindingRequest>| s.redeem_binding(r)),
+            b'm' => self.answer(request, |r: Request<v1::MetricsRequest>| s.metrics(r)),
+            b'o' => self.answer(request, |r: Request<v1::RemoveOrphanRequest>| s.remove_orphan(r)),
             _ => self.answer(request, |r: Request<v1::StatusRequest>| s.status(r)),
         }
     }

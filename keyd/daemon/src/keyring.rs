@@ -1,15 +1,18 @@
 //! The life of keys: made, used, rotated, destroyed. A change is durable before it is acknowledged.
 
+mod orphans;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason, Secret, SignInput};
+use keyd_core::{Algorithm, Failure, KeyId, Namespace, Operation, Protection, Reason, Secret, SignInput};
 use keyd_softkey::SoftKey;
 use prost::bytes::Bytes;
 use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore, SemaphorePermit};
 
 use crate::in_force::InForce;
+use crate::metrics::Metrics;
 use crate::places::Places;
 use crate::store::{KeyRecord, Store};
 
@@ -26,6 +29,9 @@ struct Shared {
     keys: RwLock<BTreeMap<KeyId, Arc<Key>>>,
     /// Places for more keys: what `limits.keys` leaves beside those that there are and those being made.
     room: Semaphore,
+    metrics: Metrics,
+    /// Held for reading while a key is made, and for writing while no key may be.
+    making: tokio::sync::RwLock<()>,
     /// One change at a time per key.
     changing: Mutex<HashMap<KeyId, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -48,8 +54,14 @@ impl Keyring {
         let keys: BTreeMap<_, _> =
             store.load()?.into_iter().map(|r| (r.id.clone(), Arc::new(Key::new(r, None)))).collect();
         let room = Semaphore::new(most_keys(&rules).saturating_sub(keys.len()));
-        let (keys, changing) = (RwLock::new(keys), Mutex::default());
-        Ok(Self { shared: Arc::new(Shared { rules, places, store, keys, room, changing }) })
+        let (keys, changing, making) = (RwLock::new(keys), Mutex::default(), tokio::sync::RwLock::default());
+        let metrics = Metrics::new();
+        Ok(Self { shared: Arc::new(Shared { rules, places, store, keys, room, metrics, making, changing }) })
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
     /// One key.
@@ -104,8 +116,9 @@ impl Keyring {
         algorithm: Algorithm,
         protection: Option<Protection>,
     ) -> Result<Arc<Key>, Failure> {
+        let call = self.metrics().call(Operation::Create, &id.namespace);
         let keyring = self.clone();
-        undisturbed(async move {
+        let made = undisturbed(async move {
             let _lock = keyring.lock(&id).await;
             if keyring.find(&id).is_ok() {
                 return Err(Failure::new(
@@ -120,7 +133,9 @@ impl Keyring {
             place.forget();
             Ok(made)
         })
-        .await
+        .await;
+        call.end(outcome(&made, |key| key));
+        made
     }
 
     /// Replaces a key by a new one under the same protection; the old private key is destroyed.
@@ -128,8 +143,9 @@ impl Keyring {
     /// # Errors
     /// [`Reason::KeyNotFound`] and those of [`Keyring::create`]; the old key then stays.
     pub async fn rotate(&self, id: KeyId, algorithm: Option<Algorithm>) -> Result<Arc<Key>, Failure> {
+        let call = self.metrics().call(Operation::Rotate, &id.namespace);
         let keyring = self.clone();
-        undisturbed(async move {
+        let made = undisturbed(async move {
             let _lock = keyring.lock(&id).await;
             let old = keyring.find(&id)?;
             let algorithm = algorithm.unwrap_or(old.record.algorithm);
@@ -143,7 +159,9 @@ impl Keyring {
             keyring.destroy(&old.record).await;
             Ok(new)
         })
-        .await
+        .await;
+        call.end(outcome(&made, |key| key));
+        made
     }
 
     /// Destroys a key.
@@ -151,8 +169,9 @@ impl Keyring {
     /// # Errors
     /// [`Reason::KeyNotFound`]; [`Reason::StoreFailed`], and the key then stays.
     pub async fn delete(&self, id: KeyId) -> Result<(), Failure> {
+        let call = self.metrics().call(Operation::Delete, &id.namespace);
         let keyring = self.clone();
-        undisturbed(async move {
+        let gone = undisturbed(async move {
             let _lock = keyring.lock(&id).await;
             let old = keyring.find(&id)?;
             let (store, gone) = (keyring.shared.store.clone(), id.clone());
@@ -162,7 +181,9 @@ impl Keyring {
             tracing::info!(key = %id, version = old.record.version, "key deleted");
             Ok(())
         })
-        .await
+        .await;
+        call.end(gone.as_ref().map(|()| None).map_err(|failure| failure.reason));
+        gone
     }
 
     /// Signs: raw bytes for ML-DSA and RSA, DER `ECDSA-Sig-Value` for elliptic curves. Gives the version that signed.
@@ -170,6 +191,25 @@ impl Keyring {
     /// # Errors
     /// [`Reason::KeyNotFound`]; the devices' own; [`Reason::BadRequest`] for an input that this key does not sign.
     pub async fn sign(&self, id: &KeyId, input: SignInput<'_>) -> Result<(Arc<Key>, Vec<u8>), Failure> {
+        let call = self.metrics().call(Operation::Sign, &id.namespace);
+        let signed = self.sign_current(id, input).await;
+        call.end(outcome(&signed, |(key, _)| key));
+        signed
+    }
+
+    /// Recovers the shared secret from an ML-KEM ciphertext. Gives the version that did.
+    ///
+    /// # Errors
+    /// [`Reason::KeyNotFound`]; the devices' own; [`Reason::BadRequest`] for a key of another kind, or a ciphertext of
+    /// another length.
+    pub async fn decapsulate(&self, id: &KeyId, ciphertext: &[u8]) -> Result<(Arc<Key>, Secret), Failure> {
+        let call = self.metrics().call(Operation::Decapsulate, &id.namespace);
+        let opened = self.decapsulate_current(id, ciphertext).await;
+        call.end(outcome(&opened, |(key, _)| key));
+        opened
+    }
+
+    async fn sign_current(&self, id: &KeyId, input: SignInput<'_>) -> Result<(Arc<Key>, Vec<u8>), Failure> {
         loop {
             let key = self.find(id)?;
             let signed = self.sign_with(&key, input).await;
@@ -179,12 +219,11 @@ impl Keyring {
         }
     }
 
-    /// Recovers the shared secret from an ML-KEM ciphertext. Gives the version that did.
-    ///
-    /// # Errors
-    /// [`Reason::KeyNotFound`]; the devices' own; [`Reason::BadRequest`] for a key of another kind, or a ciphertext of
-    /// another length.
-    pub async fn decapsulate(&self, id: &KeyId, ciphertext: &[u8]) -> Result<(Arc<Key>, Secret), Failure> {
+    async fn decapsulate_current(
+        &self,
+        id: &KeyId,
+        ciphertext: &[u8],
+    ) -> Result<(Arc<Key>, Secret), Failure> {
         loop {
             let key = self.find(id)?;
             let opened = self.decapsulate_with(&key, ciphertext).await;
@@ -282,6 +321,7 @@ impl Keyring {
         algorithm: Algorithm,
         candidates: &[Protection],
     ) -> Result<Arc<Key>, Failure> {
+        let _making = self.shared.making.read().await;
         let mut refusal = None;
         for protection in candidates {
             let made = match self.shared.places.make(id, version, algorithm, *protection).await {
@@ -308,6 +348,9 @@ impl Keyring {
                 return Err(failure);
             }
             tracing::info!(key = %id, version, %algorithm, protection = %record.protection, "key made");
+            if let (Some(_), Some(preferred)) = (&refusal, candidates.first()) {
+                self.metrics().fell_back(&id.namespace, *preferred, record.protection);
+            }
             let key = Arc::new(Key::new(record, made.soft));
             let mut keys = self.shared.keys.write().unwrap_or_else(PoisonError::into_inner);
             keys.insert(id.clone(), key.clone());
@@ -344,6 +387,14 @@ impl Key {
         let fingerprint = record.public_key.fingerprint().to_vec().into();
         Self { record, fingerprint, soft: OnceCell::new_with(soft) }
     }
+}
+
+/// What is counted: the protection of the key that did it, or why it was not done.
+fn outcome<T>(
+    result: &Result<T, Failure>,
+    key: impl FnOnce(&T) -> &Arc<Key>,
+) -> Result<Option<Protection>, Reason> {
+    result.as_ref().map(|done| Some(key(done).record.protection)).map_err(|failure| failure.reason)
 }
 
 fn most_keys(rules: &InForce) -> usize {

@@ -9,6 +9,7 @@ pub mod fuzzing;
 mod in_force;
 mod keyring;
 mod limits;
+mod metrics;
 mod places;
 mod process;
 mod reload;

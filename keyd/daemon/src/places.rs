@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use keyd_core::{
-    Algorithm, BoxFuture, Failure, Family, Health, HealthState, KeyId, Protection, PublicKey, Reason, Sealer,
+    Algorithm, BoxFuture, Failure, Family, Health, HealthState, HeldKey, KeyId, Protection, PublicKey,
+    Reason, Sealer,
 };
 use keyd_core::{Secret, SignInput, Vault};
 use keyd_softkey::SoftKey;
@@ -149,6 +150,14 @@ impl Places {
             Protection::Hsm => self.vault()?.delete(material).await,
             Protection::HsmWrapped | Protection::TpmSealed | Protection::Software => Ok(()),
         }
+    }
+
+    /// The private keys of keyd's that the token holds.
+    ///
+    /// # Errors
+    /// The token's failures.
+    pub async fn held_keys(&self) -> Result<Vec<HeldKey>, Failure> {
+        self.vault()?.private_keys().await
     }
 
     fn vault(&self) -> Result<&Arc<dyn Vault>, Failure> {

@@ -34,14 +34,14 @@ pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Fail
     let tpm = config.tpm.as_ref().map(devices::tpm).transpose()?.map(Arc::new);
     let places = Places {
         vault: token.clone().map(|t| t as Arc<dyn Vault>),
-        wrapper: token.map(|t| t as Arc<dyn Sealer>),
+        wrapper: token.clone().map(|t| t as Arc<dyn Sealer>),
         tpm: tpm.clone().map(|t| t as Arc<dyn Sealer>),
     };
     let keyring = {
         let (rules, places) = (rules.clone(), places.clone());
         off_worker(move || Keyring::load(rules, places, store)).await?
     };
-    let admin = Admin { started_at: now(), memory_locked, places };
+    let admin = Admin { started_at: now(), memory_locked, token, places };
     let services = Services::new(rules.clone(), keyring.clone(), tpm, admin);
 
     let stop = keyd_unix::told_to_stop()?;

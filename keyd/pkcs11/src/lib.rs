@@ -18,17 +18,20 @@ mod frame;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod link;
+mod once;
 mod pin_gate;
 mod process;
 mod provision;
 mod said;
 mod supervisor;
+mod survey;
 mod token;
 mod wire;
 pub mod worker;
 
 pub use config::{TokenConfig, TokenName, WorkerCommand};
 pub use provision::{NewToken, Provisioned, init_token};
+pub use survey::{ShownToken, TokenState, list_tokens};
 pub use token::{ObjectKind, Token, TokenObject};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

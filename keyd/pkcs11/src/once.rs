@@ -15,11 +15,12 @@ pub(crate) async fn ask_once(
     task: Task,
     left: &str,
 ) -> Result<Answer, Error> {
-    let (mut child, mut socket) = process::start(worker, environment, task)?;
-    let reply: Option<Reply> =
-        frame::read_async(&mut socket).await.map_err(|error| Error::Protocol { what: error.to_string() })?;
-    drop(socket);
+    let mut worker = process::start(worker, environment, task, 0)?;
+    let reply: Option<Reply> = frame::read_async(&mut worker.control)
+        .await
+        .map_err(|error| Error::Protocol { what: error.to_string() })?;
+    drop(worker.control);
     // It has answered, so nothing is lost with it; this reaps it.
-    let _ = child.kill().await;
+    let _ = worker.child.kill().await;
     reply.and_then(|reply| reply.answer).ok_or_else(|| Error::WorkerDied { left: left.to_owned() })
 }

@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use crate::config::{PIN_LIMIT, TokenName, WorkerCommand};
 use crate::error::Error;
-use crate::wire::{self, Answer, Reply, Task};
-use crate::{frame, process};
+use crate::once::ask_once;
+use crate::wire::{self, Answer, Task};
 
 /// Longest label of a token, in bytes (PKCS#11 §5.5.7, C_InitToken).
 const LABEL_LIMIT: usize = 32;
@@ -85,14 +85,5 @@ async fn ask(worker: &WorkerCommand, token: &NewToken) -> Result<Answer, Error> 
         user_pin: token.user_pin.expose().to_vec(),
     });
     // Dropped at the deadline, which kills it.
-    let mut worker = process::start(worker, &token.environment, task, 0)?;
-    let reply: Option<Reply> = frame::read_async(&mut worker.control)
-        .await
-        .map_err(|error| Error::Protocol { what: error.to_string() })?;
-    drop(worker.control);
-    // It has answered, so nothing is lost with it; this reaps it.
-    let _ = worker.child.kill().await;
-    reply
-        .and_then(|reply| reply.answer)
-        .ok_or(Error::WorkerDied { left: "; the token may be half-initialised. Run it again".to_owned() })
+    ask_once(worker, &token.environment, task, "; the token may be half-initialised. Run it again").await
 }

@@ -1,6 +1,7 @@
 //! Keeps a token's worker running: started on demand, replaced when it ends, not in a storm.
 
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub(crate) struct Supervisor {
     command: WorkerCommand,
     pin: Arc<PinGate>,
     state: Mutex<State>,
+    starts: AtomicU64,
 }
 
 #[derive(Default)]
@@ -47,7 +49,7 @@ pub(crate) enum Next {
 
 impl Supervisor {
     pub fn new(config: TokenConfig, command: WorkerCommand) -> Self {
-        Self { config, command, pin: Arc::default(), state: Mutex::default() }
+        Self { config, command, pin: Arc::default(), state: Mutex::default(), starts: AtomicU64::new(0) }
     }
 
     /// The worker, started if need be.
@@ -74,6 +76,11 @@ impl Supervisor {
         Ok(Next::Ready(link))
     }
 
+    /// How many workers were started.
+    pub fn starts(&self) -> u64 {
+        self.starts.load(Ordering::Relaxed)
+    }
+
     /// Process id of the worker that serves now.
     pub fn pid(&self) -> Option<u32> {
         lock(&self.state).link.as_ref().filter(|link| link.ended().is_none()).map(|link| link.pid)
@@ -94,6 +101,7 @@ impl Supervisor {
         let worker = process::start(&self.command, &config.environment, Task::Serve(serve), config.sessions)
             .map_err(|error| error.into_failure(&config.describe()))?;
         let link = Link::new(worker, config.call_deadline, self.pin.clone());
+        self.starts.fetch_add(1, Ordering::Relaxed);
         tracing::info!(pid = link.pid, module = %config.module.display(), "PKCS#11 worker started");
         Ok(link)
     }

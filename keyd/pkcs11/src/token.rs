@@ -111,6 +111,11 @@ impl Token {
         self.supervisor.pid()
     }
 
+    /// How many workers were started; each but the first took the place of one that had ended.
+    pub fn worker_starts(&self) -> u64 {
+        self.supervisor.starts()
+    }
+
     async fn describe(&self) -> Result<wire::Description, Failure> {
         match self.call(Operation::Describe(()), Repeat::Once).await? {
             Answer::Description(description) => Ok(description),

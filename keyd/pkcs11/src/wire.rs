@@ -9,7 +9,7 @@ use zeroize::Zeroize;
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 pub(crate) struct Opening {
-    #[prost(oneof = "Task", tags = "1, 2")]
+    #[prost(oneof = "Task", tags = "1, 2, 3")]
     pub task: Option<Task>,
 }
 
@@ -22,6 +22,9 @@ pub(crate) enum Task {
     /// Initialises a blank token, answers once, and ends.
     #[prost(message, tag = "2")]
     Provision(Provision),
+    /// Tells which tokens a module, given by its path, shows; answers once, and ends.
+    #[prost(bytes, tag = "3")]
+    Survey(Vec<u8>),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -130,7 +133,7 @@ pub(crate) struct Unseal {
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 pub(crate) struct Reply {
-    #[prost(oneof = "Answer", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Answer", tags = "2, 3, 4, 5, 6, 7, 8, 9, 20")]
     pub answer: Option<Answer>,
 }
 
@@ -154,6 +157,8 @@ pub(crate) enum Answer {
     Provisioned(bool),
     #[prost(enumeration = "PinNews", tag = "9")]
     Pin(i32),
+    #[prost(message, tag = "20")]
+    Tokens(ShownTokens),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -201,6 +206,39 @@ pub(crate) enum Class {
     Private = 1,
     Public = 2,
     Wrapping = 3,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ShownTokens {
+    #[prost(message, repeated, tag = "1")]
+    pub tokens: Vec<ShownToken>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ShownToken {
+    #[prost(uint64, tag = "1")]
+    pub slot: u64,
+    #[prost(string, tag = "2")]
+    pub label: String,
+    #[prost(string, tag = "3")]
+    pub serial: String,
+    #[prost(string, tag = "4")]
+    pub product: String,
+    #[prost(enumeration = "TokenState", tag = "5")]
+    pub state: i32,
+    #[prost(string, repeated, tag = "6")]
+    pub algorithms: Vec<String>,
+    #[prost(bool, tag = "7")]
+    pub wraps: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+pub(crate) enum TokenState {
+    Ready = 0,
+    Blank = 1,
+    WithoutPin = 2,
+    FinalTry = 3,
+    Locked = 4,
 }
 
 #[derive(Clone, PartialEq, Message)]

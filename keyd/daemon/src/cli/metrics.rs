@@ -33,7 +33,9 @@ mod tests {
     fn samples_are_read_and_comments_are_not() {
         assert_eq!(
             sample("keyd_keys{protection=\"hsm\",algorithm=\"ec-p256\"} 3"),
-            Some(json!({ "name": "keyd_keys", "labels": { "protection": "hsm", "algorithm": "ec-p256" }, "value": 3.0 }))
+            Some(
+                json!({ "name": "keyd_keys", "labels": { "protection": "hsm", "algorithm": "ec-p256" }, "value": 3.0 })
+            )
         );
         assert_eq!(
             sample("keyd_start_time_seconds 1e9"),

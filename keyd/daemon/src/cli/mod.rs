@@ -4,6 +4,7 @@ mod ca;
 mod config;
 mod doctor;
 mod key;
+mod metrics;
 mod node;
 mod serve;
 mod status;
@@ -52,13 +53,17 @@ enum Command {
     /// See this node's TPM, as a server that attests it will know it
     #[command(subcommand)]
     Node(node::Node),
-    /// Prepare a PKCS#11 token
+    /// See, prepare and clean up PKCS#11 tokens
     #[command(subcommand)]
     Token(token::Token),
     /// See whether keyd, its token and its TPM are well, and what to do if not
     Status,
     /// Look for what does not fit together, such as token objects that no key uses; exit code 1 if there is any
     Doctor,
+    /// Print what keyd has counted, as OpenMetrics text
+    ///
+    /// keyd opens no network socket; node_exporter's textfile collector takes this output as a file.
+    Metrics,
     /// Check a configuration without starting anything
     #[command(subcommand)]
     Config(config::Config),
@@ -88,8 +93,9 @@ async fn ask(command: Command, socket: &Path, output: &Output) -> Result<(), Fai
         Command::Key(key) => key.run(&client, output).await,
         Command::Ca(ca) => ca.run(&client, output).await,
         Command::Node(node) => node.run(&client, output).await,
-        Command::Token(token) => token.run(output).await,
+        Command::Token(token) => token.run(&client, output).await,
         Command::Doctor => doctor::run(&client, output).await,
+        Command::Metrics => metrics::run(&client, output).await,
         Command::Status => status::run(&client, output).await,
         Command::Config(config) => config.run(output),
         Command::Serve(_) | Command::Pkcs11Worker => {

@@ -1,64 +1,39 @@
-//! `keyd token ...`: preparing a token. It works without a running keyd.
+//! `keyd token ...`: tokens, before keyd uses them and when something was left in them.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
+mod init;
+mod list;
+mod orphan;
 
 use clap::Subcommand;
+use keyd_api::Client;
 use keyd_core::Failure;
-use keyd_pkcs11::{NewToken, Provisioned, WorkerCommand, init_token};
+use keyd_pkcs11::WorkerCommand;
 use keyd_unix::Output;
-use serde_json::json;
 
 use super::serve::WORKER_COMMAND;
-use crate::devices::read_pin;
 
-/// How long initialising may take: some tokens make keys of their own at it.
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// A PKCS#11 token, before keyd uses it.
+/// PKCS#11 tokens.
 #[derive(Subcommand)]
 pub enum Token {
-    /// Initialise a blank token; one of this label that exists already is left alone
-    Init {
-        /// The vendor's PKCS#11 module
-        #[arg(long, value_name = "FILE")]
-        module: PathBuf,
-        /// Label that the token gets
-        #[arg(long)]
-        label: String,
-        /// File of mode 0600 with the security officer's PIN
-        #[arg(long, value_name = "FILE")]
-        so_pin_file: PathBuf,
-        /// File of mode 0600 with the user PIN
-        #[arg(long, value_name = "FILE")]
-        pin_file: PathBuf,
-        /// Environment that the module wants, such as SOFTHSM2_CONF=/etc/keyd/softhsm2.conf; may be repeated
-        #[arg(long = "environment", value_name = "NAME=VALUE", value_parser = assignment)]
-        environment: Vec<(String, String)>,
-    },
+    List(list::List),
+    Init(init::Init),
+    RemoveOrphan(orphan::RemoveOrphan),
 }
 
 impl Token {
-    /// Prepares the token in a worker process.
-    pub async fn run(self, output: &Output) -> Result<(), Failure> {
-        let Self::Init { module, label, so_pin_file, pin_file, environment } = self;
-        let wanted = NewToken {
-            module,
-            label: label.clone(),
-            so_pin: read_pin(&so_pin_file)?,
-            user_pin: read_pin(&pin_file)?,
-            environment: environment.into_iter().collect::<BTreeMap<_, _>>(),
-            deadline: DEADLINE,
-        };
-        let worker =
-            WorkerCommand { program: "/proc/self/exe".into(), args: vec![WORKER_COMMAND.to_owned()] };
-        let initialised = init_token(&worker, &wanted).await? == Provisioned::Initialised;
-        output.show(&json!({ "label": label, "initialised": initialised }), |_| {
-            let did = if initialised { "is initialised" } else { "was there already, and is left as it is" };
-            format!("token {label:?} {did}")
-        })
+    /// Does it in a worker process, or asks keyd.
+    pub async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
+        match self {
+            Self::List(list) => list.run(output).await,
+            Self::Init(init) => init.run(output).await,
+            Self::RemoveOrphan(orphan) => orphan.run(client, output).await,
+        }
     }
+}
+
+/// How a worker is started from a command.
+fn worker() -> WorkerCommand {
+    WorkerCommand { program: "/proc/self/exe".into(), args: vec![WORKER_COMMAND.to_owned()] }
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

@@ -21,12 +21,15 @@ impl Keyring {
             };
             if let Some(key) = keyring.all().iter().find(uses) {
                 let id = &key.record.id;
-                let why = format!("object {name} is the private key of {id}; `keyd key delete {id}` destroys it");
+                let why =
+                    format!("object {name} is the private key of {id}; `keyd key delete {id}` destroys it");
                 return Err(Failure::new(Reason::BadRequest, why));
             }
             let held = keyring.shared.places.held_keys().await?;
             let Some(orphan) = held.into_iter().find(|held| held.handle == handle) else {
-                let why = format!("the token holds no object {name} of keyd's; `keyd doctor` lists those without a key");
+                let why = format!(
+                    "the token holds no object {name} of keyd's; `keyd doctor` lists those without a key"
+                );
                 return Err(Failure::new(Reason::KeyNotFound, why));
             };
             keyring.shared.places.destroy(Protection::Hsm, &handle).await?;

@@ -60,8 +60,7 @@ impl Snapshot {
         );
         let keys = Family::<Labels, Gauge>::default();
         for ((protection, algorithm), count) in &self.keys {
-            let labels =
-                [("protection", (*protection).to_owned()), ("algorithm", (*algorithm).to_owned())];
+            let labels = [("protection", (*protection).to_owned()), ("algorithm", (*algorithm).to_owned())];
             keys.get_or_create(&labels).set(*count);
         }
         registry.register("keys", "Keys in the store", keys);

@@ -1,12 +1,16 @@
 //! `keyd.v1.AdminService`.
 
+use std::sync::Arc;
+
 use keyd_api::v1;
 use keyd_api::v1::admin_service_server::AdminService;
 use keyd_core::{Failure, Health, Operation, Reason};
+use keyd_pkcs11::Token;
 use tonic::{Request, Response, Status};
 
 use super::{Services, refuse};
 use crate::doctor;
+use crate::metrics::Snapshot;
 use crate::places::Places;
 
 /// What status needs beyond the keyring.
@@ -15,6 +19,8 @@ pub struct Admin {
     pub started_at: i64,
     /// Whether secrets cannot be swapped out.
     pub memory_locked: bool,
+    /// The token, for what only a token can tell.
+    pub token: Option<Arc<Token>>,
     /// The devices to ask.
     pub places: Places,
 }
@@ -40,6 +46,25 @@ impl AdminService for Services {
         self.permit_node(&request, Operation::Status).map_err(refuse)?;
         let findings = doctor::examine(&self.keyring, &self.admin.places).await;
         Ok(Response::new(v1::DoctorResponse { findings }))
+    }
+
+    async fn metrics(
+        &self,
+        request: Request<v1::MetricsRequest>,
+    ) -> Result<Response<v1::MetricsResponse>, Status> {
+        self.permit_node(&request, Operation::Status).map_err(refuse)?;
+        let openmetrics = self.keyring.metrics().text(&self.snapshot().await).map_err(refuse)?;
+        Ok(Response::new(v1::MetricsResponse { openmetrics }))
+    }
+
+    async fn remove_orphan(
+        &self,
+        request: Request<v1::RemoveOrphanRequest>,
+    ) -> Result<Response<v1::RemoveOrphanResponse>, Status> {
+        self.permit_node(&request, Operation::Repair).map_err(refuse)?;
+        let object = request.into_inner().object.to_vec();
+        let label = self.keyring.remove_orphan(object).await.map_err(refuse)?;
+        Ok(Response::new(v1::RemoveOrphanResponse { label }))
     }
 
     async fn status(
@@ -68,6 +93,26 @@ impl AdminService for Services {
             namespaces: namespaces.collect(),
             memory_locked: admin.memory_locked,
         }))
+    }
+}
+
+impl Services {
+    async fn snapshot(&self) -> Snapshot {
+        let Admin { started_at, token, places, .. } = &*self.admin;
+        let mut snapshot = Snapshot::new(*started_at);
+        for key in self.keyring.all() {
+            snapshot.key(&key.record);
+        }
+        if let Some(vault) = &places.vault {
+            snapshot.device("token", &vault.health().await);
+        }
+        if let Some(tpm) = &places.tpm {
+            snapshot.device("tpm", &tpm.health().await);
+        }
+        if let Some(token) = token {
+            snapshot.worker_starts(token.worker_starts());
+        }
+        snapshot
     }
 }
 

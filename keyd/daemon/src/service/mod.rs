@@ -77,6 +77,7 @@ impl Services {
             return Err(unknown_namespace(namespace));
         }
         denied.inspect_err(|_| {
+            self.keyring.metrics().denied(operation);
             tracing::warn!(uid = caller.uid, pid = caller.pid, %operation, %namespace, "denied");
         })
     }
@@ -85,6 +86,7 @@ impl Services {
     fn permit_node<T>(&self, request: &Request<T>, operation: Operation) -> Result<(), Failure> {
         let caller = caller(request)?;
         self.rules.now().policy.check_node(&caller, operation).inspect_err(|_| {
+            self.keyring.metrics().denied(operation);
             tracing::warn!(uid = caller.uid, pid = caller.pid, %operation, "denied");
         })
     }

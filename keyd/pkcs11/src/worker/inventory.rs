@@ -40,6 +40,11 @@ pub(super) fn list(session: &Session) -> Result<Objects, Error> {
 pub(super) fn describe(module: &Module) -> Result<Description, Error> {
     let context = module.context()?;
     let slot = module.slot(&context)?;
+    describe_slot(&context, slot)
+}
+
+/// The same of the token in any slot.
+pub(super) fn describe_slot(context: &Pkcs11, slot: Slot) -> Result<Description, Error> {
     let info = context.get_token_info(slot).map_err(Error::token("asking for the token's state"))?;
     let mechanisms = context.get_mechanism_list(slot).map_err(Error::token("listing the mechanisms"))?;
     let has = |all: &[MechanismType]| all.iter().all(|mechanism| mechanisms.contains(mechanism));
@@ -49,7 +54,7 @@ pub(super) fn describe(module: &Module) -> Result<Description, Error> {
             Family::MlDsa => has(&[MechanismType::ML_DSA_KEY_PAIR_GEN, MechanismType::ML_DSA]),
             Family::Ec => {
                 has(&[MechanismType::ECC_KEY_PAIR_GEN, MechanismType::ECDSA])
-                    && has_curve(&context, slot, algorithm)?
+                    && has_curve(context, slot, algorithm)?
             }
             Family::Rsa | Family::MlKem => false,
         };

@@ -9,6 +9,7 @@ mod inventory;
 mod keys;
 mod module;
 mod provision;
+mod survey;
 mod wrap;
 
 use std::io::{self, IoSliceMut, Read, Write};
@@ -64,6 +65,7 @@ fn work() -> io::Result<()> {
     match opening.task {
         Some(Task::Serve(serve)) => serve_until_hangup(socket, serve, sessions),
         Some(Task::Provision(task)) => send(&mut socket, provision::run(&task)),
+        Some(Task::Survey(module)) => send(&mut socket, survey::run(&module)),
         None => Err(io::Error::new(io::ErrorKind::InvalidData, "keyd gave no task")),
     }
 }

@@ -59,7 +59,7 @@ fn confirm(name: &str) -> Result<(), Failure> {
 }
 
 fn handle(text: &str) -> Result<Handle, String> {
-    hex::decode(text)
-        .map(Handle)
-        .map_err(|e| format!("not a CKA_ID in hexadecimal: {e}; `keyd doctor` prints those of objects without a key"))
+    hex::decode(text).map(Handle).map_err(|e| {
+        format!("not a CKA_ID in hexadecimal: {e}; `keyd doctor` prints those of objects without a key")
+    })
 }
