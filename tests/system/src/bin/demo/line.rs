@@ -44,8 +44,16 @@ impl Line {
         report
             .step("a local user without rights is refused", async { trouble::no_rights(self.node()?).await })
             .await?;
+        report
+            .step("the token's worker is killed under load, every SVID is minted", async {
+                trouble::kill_worker_under_load(self.server()?).await
+            })
+            .await?;
         report.step("the SPIRE server is gone, mutual TLS goes on", self.server_gone()).await?;
-        report.step("keyd is killed and back with every key", self.kill_keyd()).await
+        report.step("keyd is killed and back with every key", self.kill_keyd()).await?;
+        report
+            .step("keyd says how it is", async { trouble::status(self.server()?, self.node()?).await })
+            .await
     }
 
     async fn server_keyd(&mut self) -> Result<String> {

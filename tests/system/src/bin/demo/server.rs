@@ -68,7 +68,7 @@ operations = ["create", "list", "show", "sign", "rotate", "delete", "bind", "sta
         let plugins = server_plugins(&socket, &self.root_certificate())?
             + &attestation_plugins(&socket, &enrolment.manifests, &enrolment.ek_roots)?;
         let config = ServerConfig { port: self.port, ..ServerConfig::hcl(TRUST_DOMAIN, plugins)? };
-        self.spire = Some(SpireServer::start(&self.dir.join("spire"), &config).await?);
+        self.spire = Some(SpireServer::start(&self.spire_dir(), &config).await?);
         let ca = self.keyd()?.json(&["key", "show", "spire-server/x509-CA-A"]).await?;
         ensure!(ca["algorithm"] == "ml-dsa-65" && ca["protection"] == "hsm", "{ca}");
         Ok("unmodified 1.15.3; its CA key spire-server/x509-CA-A is ML-DSA-65 in the token, under the root"
@@ -120,6 +120,11 @@ operations = ["create", "list", "show", "sign", "rotate", "delete", "bind", "sta
     /// keyd's socket.
     pub fn keyd_socket(&self) -> PathBuf {
         self.dir.join("keyd.sock")
+    }
+
+    /// spire-server's directory.
+    pub fn spire_dir(&self) -> PathBuf {
+        self.dir.join("spire")
     }
 
     /// Where agents reach spire-server.
