@@ -1,6 +1,6 @@
 # Everything a newcomer needs: `make demo` shows it, `make test` proves it.
 
-.PHONY: demo test fuzz lint bench peers clean
+.PHONY: demo test torture fuzz lint bench peers clean
 
 build = cargo build --locked --workspace --bins
 
@@ -13,6 +13,12 @@ demo:
 test:
 	@tests/peers/install.sh 'cargo test --locked --workspace --no-run'
 	@scripts/test.sh
+
+# keyd killed N times under load, where `make test` kills it some 200 times. SEED repeats the choices of an earlier run.
+torture: export KEYD_CRASH_KILLS = $(or $(N),2000)
+torture:
+	@tests/peers/install.sh '$(build)'
+	@$(if $(SEED),KEYD_CRASH_SEED=$(SEED)) cargo test --locked -p system --test system crash -- --nocapture
 
 # Every parser of bytes from outside, for SECONDS each.
 fuzz:
