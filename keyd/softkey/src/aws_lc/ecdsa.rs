@@ -9,7 +9,7 @@ use aws_lc_rs::signature::{
 };
 use keyd_core::{Algorithm, Failure, Hash, Reason, Secret};
 
-use crate::library;
+use super::library;
 
 pub(crate) struct EcdsaKey {
     pair: EcdsaKeyPair,
@@ -17,15 +17,16 @@ pub(crate) struct EcdsaKey {
     own: Hash,
 }
 
-pub(crate) fn generate_secret(algorithm: Algorithm) -> Result<Secret, Failure> {
-    let (signing, _) = signing(algorithm)?;
-    let pair = EcdsaKeyPair::generate(signing).map_err(|_| library("make an elliptic-curve key"))?;
-    let scalar: EcPrivateKeyBin<'_> =
-        pair.private_key().as_be_bytes().map_err(|_| library("encode an elliptic-curve key"))?;
-    Ok(Secret::new(scalar.as_ref().to_vec()))
-}
-
 impl EcdsaKey {
+    /// Makes the scalar of a new key.
+    pub(crate) fn generate_secret(algorithm: Algorithm) -> Result<Secret, Failure> {
+        let (signing, _) = signing(algorithm)?;
+        let pair = EcdsaKeyPair::generate(signing).map_err(|_| library("make an elliptic-curve key"))?;
+        let scalar: EcPrivateKeyBin<'_> =
+            pair.private_key().as_be_bytes().map_err(|_| library("encode an elliptic-curve key"))?;
+        Ok(Secret::new(scalar.as_ref().to_vec()))
+    }
+
     pub(crate) fn from_scalar(algorithm: Algorithm, scalar: &Secret) -> Result<Self, Failure> {
         let (signing, own) = signing(algorithm)?;
         let der = sec1(scalar);
@@ -34,8 +35,8 @@ impl EcdsaKey {
         Ok(Self { pair, own })
     }
 
-    pub(crate) fn raw_public(&self) -> &[u8] {
-        self.pair.public_key().as_ref()
+    pub(crate) fn raw_public(&self) -> Vec<u8> {
+        self.pair.public_key().as_ref().to_vec()
     }
 
     pub(crate) fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {

@@ -5,19 +5,10 @@ use aws_lc_rs::signature::{
 };
 use keyd_core::{Algorithm, Failure, Reason, Secret};
 
-use crate::library;
+use super::library;
 
 pub(crate) struct MlDsaKey {
     pair: PqdsaKeyPair,
-}
-
-/// Length of a seed in bytes (FIPS 204 §5.1).
-const SEED_LEN: usize = 32;
-
-pub(crate) fn generate_secret() -> Result<Secret, Failure> {
-    let mut seed = vec![0; SEED_LEN];
-    aws_lc_rs::rand::fill(&mut seed).map_err(|_| library("make random bytes"))?;
-    Ok(Secret::new(seed))
 }
 
 impl MlDsaKey {
@@ -27,8 +18,8 @@ impl MlDsaKey {
         Ok(Self { pair })
     }
 
-    pub(crate) fn raw_public(&self) -> &[u8] {
-        self.pair.public_key().as_ref()
+    pub(crate) fn raw_public(&self) -> Vec<u8> {
+        self.pair.public_key().as_ref().to_vec()
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
