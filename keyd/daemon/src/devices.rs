@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keyd_core::{Failure, Reason, Secret};
-use keyd_pkcs11::{Token, TokenConfig, TokenName, WorkerCommand};
+use keyd_pkcs11::{Mechanisms, Token, TokenConfig, TokenName, WorkerCommand};
 use keyd_tpm::{PolicyKey, PolicySource, Tpm, TpmConfig};
 
 use crate::config::{SealTo, TokenTable, TpmTable};
@@ -31,6 +31,7 @@ pub fn token(table: &TokenTable, worker: WorkerCommand) -> Result<Token, Failure
         environment: table.environment.clone(),
         sessions: table.sessions,
         call_deadline: Duration::from_millis(table.call_deadline_ms),
+        mechanisms: Mechanisms::default(),
     };
     Token::new(config, worker)
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use keyd_core::{Failure, Reason, Secret};
 
+use crate::mechanisms::Mechanisms;
+
 /// Most sessions a token is given.
 pub(crate) const SESSIONS_LIMIT: usize = 64;
 /// Longest PIN, in bytes.
@@ -27,6 +29,8 @@ pub struct TokenConfig {
     pub sessions: usize,
     /// How long a call may take. A worker that does not answer for so long is killed and replaced.
     pub call_deadline: Duration,
+    /// The token's own numbers for algorithms that it knows by vendor-defined ones.
+    pub mechanisms: Mechanisms,
 }
 
 /// How a token is found among those that a module shows. Slot numbers change, so they are no name.
@@ -56,6 +60,8 @@ impl TokenConfig {
             "the call deadline is zero".to_owned()
         } else if self.pin.len() > PIN_LIMIT || std::str::from_utf8(self.pin.expose()).is_err() {
             format!("the PIN must be UTF-8 of at most {PIN_LIMIT} bytes")
+        } else if let Err(wrong) = self.mechanisms.check() {
+            format!("mechanisms: {wrong}")
         } else {
             return Ok(());
         };

@@ -68,6 +68,8 @@ pub(crate) enum Error {
     NoWrappingKey,
     #[error("a secret that was just wrapped does not open again")]
     WrapBroken,
+    #[error("the token does not decapsulate what was encapsulated for the key that it just made")]
+    PairBroken,
     #[error("{message}")]
     BadRequest { message: String },
     #[error("{doing} failed: {}", Said(.source))]
@@ -116,7 +118,7 @@ impl Error {
             Self::KeyNotFound { .. } => Reason::KeyNotFound,
             Self::Unsupported { .. } | Self::CannotWrap => Reason::ProtectionUnavailable,
             Self::DidNotOpen { .. } | Self::NoWrappingKey => Reason::UnsealFailed,
-            Self::WrapBroken => Reason::Integrity,
+            Self::WrapBroken | Self::PairBroken => Reason::Integrity,
             Self::BadRequest { .. } => Reason::BadRequest,
             Self::NoAnswer { .. } => Reason::DeadlineExceeded,
             Self::Protocol { .. } => Reason::Internal,

@@ -87,7 +87,7 @@ mod tests {
     use crate::wire::{Operation, Request, Sign};
 
     fn request(message: Vec<u8>) -> Request {
-        let sign = Sign { key: vec![7; 16], algorithm: "ml-dsa-65".into(), data: message };
+        let sign = Sign { key: vec![7; 16], algorithm: "ml-dsa-65".into(), data: message, pss: 0 };
         Request { operation: Some(Operation::Sign(sign)) }
     }
 

@@ -18,11 +18,14 @@ mod frame;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod link;
+mod mechanisms;
 mod once;
 mod pin_gate;
 mod process;
 mod provision;
+mod rsa;
 mod said;
+mod signing;
 mod supervisor;
 mod survey;
 mod token;
@@ -30,6 +33,7 @@ mod wire;
 pub mod worker;
 
 pub use config::{TokenConfig, TokenName, WorkerCommand};
+pub use mechanisms::{Mechanisms, VENDOR_DEFINED, VendorNumbers};
 pub use provision::{NewToken, Provisioned, init_token};
 pub use survey::{ShownToken, TokenState, list_tokens};
 pub use token::{ObjectKind, Token, TokenObject};

@@ -3,18 +3,17 @@
 use std::time::Duration;
 
 use keyd_core::{
-    Algorithm, BoxFuture, Failure, Health, HealthState, HeldKey, KeyId, PublicKey, Reason, Sealer, Secret,
-    SignInput, Vault, VaultKey,
+    Algorithm, BoxFuture, Failure, Family, Health, HealthState, HeldKey, KeyId, PublicKey, Reason, Sealer,
+    Secret, SignInput, Vault, VaultKey,
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::config::{TokenConfig, WorkerCommand};
-use crate::ecdsa;
 use crate::error::Error;
-use crate::frame::MESSAGE_LIMIT;
 use crate::link::Lost;
 use crate::supervisor::{Next, Supervisor};
 use crate::wire::{self, Answer, Operation, Request};
+use crate::{ecdsa, signing};
 
 /// Length of a CKA_ID, in bytes: random, so that two hosts that share a token never meet.
 const ID_LEN: usize = 16;
@@ -130,6 +129,13 @@ impl Token {
     fn expect_bytes(&self, answer: Answer) -> Result<Vec<u8>, Failure> {
         match answer {
             Answer::Bytes(bytes) => Ok(bytes),
+            _ => Err(self.misunderstood()),
+        }
+    }
+
+    async fn opened(&self, operation: Operation) -> Result<Secret, Failure> {
+        match self.call(operation, Repeat::Once).await? {
+            Answer::Opened(mut opened) => Ok(Secret::new(std::mem::take(&mut opened.secret))),
             _ => Err(self.misunderstood()),
         }
     }
@@ -264,19 +270,6 @@ impl Token {
         }
         Err(self.refuse(format!("a handle has {ID_LEN} bytes, this one {}", handle.len())))
     }
-
-    /// What the token is given to sign.
-    fn data(&self, algorithm: Algorithm, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
-        input.check(algorithm).map_err(|failure| self.refuse(failure.message))?;
-        match (input, algorithm.hash()) {
-            (SignInput::Message(message), None) if message.len() > MESSAGE_LIMIT => Err(self
-                .refuse(format!("a message has at most {MESSAGE_LIMIT} bytes, this one {}", message.len()))),
-            (SignInput::Message(message), None) => Ok(message.to_vec()),
-            (SignInput::Message(message), Some(hash)) => Ok(hash.digest(message)),
-            (SignInput::Digest { digest, .. }, _) => Ok(ecdsa::leftmost(algorithm, digest).to_vec()),
-            (SignInput::RsaDigest { .. }, _) => Err(self.refuse(format!("{algorithm} keys are not used"))),
-        }
-    }
 }
 
 /// Whether a new worker may do what one could not.
@@ -319,10 +312,11 @@ impl Vault for Token {
     ) -> BoxFuture<'a, Result<Vec<u8>, Failure>> {
         Box::pin(async move {
             self.check_handle(handle)?;
-            let data = self.data(algorithm, input)?;
-            let sign = wire::Sign { key: handle.to_vec(), algorithm: algorithm.name().to_owned(), data };
+            let (data, pss) = signing::data(algorithm, input).map_err(|error| self.failure(error))?;
+            let algorithm_name = algorithm.name().to_owned();
+            let sign = wire::Sign { key: handle.to_vec(), algorithm: algorithm_name, data, pss: pss.into() };
             let signature = self.bytes(Operation::Sign(sign)).await?;
-            if algorithm.is_ml_dsa() {
+            if algorithm.family() != Family::Ec {
                 return Ok(signature);
             }
             ecdsa::signature_to_der(algorithm, &signature)
@@ -332,11 +326,20 @@ impl Vault for Token {
 
     fn decapsulate<'a>(
         &'a self,
-        _handle: &'a [u8],
+        handle: &'a [u8],
         algorithm: Algorithm,
-        _ciphertext: &'a [u8],
+        ciphertext: &'a [u8],
     ) -> BoxFuture<'a, Result<Secret, Failure>> {
-        Box::pin(async move { Err(self.failure(Error::Unsupported { algorithm })) })
+        Box::pin(async move {
+            self.check_handle(handle)?;
+            algorithm.check_ciphertext(ciphertext).map_err(|failure| self.refuse(failure.message))?;
+            let call = wire::Decapsulate {
+                key: handle.to_vec(),
+                algorithm: algorithm.name().to_owned(),
+                ciphertext: ciphertext.to_vec(),
+            };
+            self.opened(Operation::Decapsulate(call)).await
+        })
     }
 
     fn private_keys(&self) -> BoxFuture<'_, Result<Vec<HeldKey>, Failure>> {
@@ -385,10 +388,7 @@ impl Sealer for Token {
                 return Err(self.failure(Error::DidNotOpen { source: None }));
             }
             let unseal = wire::Unseal { blob: blob.to_vec(), context: context.to_vec() };
-            match self.call(Operation::Unseal(unseal), Repeat::Once).await? {
-                Answer::Opened(mut opened) => Ok(Secret::new(std::mem::take(&mut opened.secret))),
-                _ => Err(self.misunderstood()),
-            }
+            self.opened(Operation::Unseal(unseal)).await
         })
     }
 

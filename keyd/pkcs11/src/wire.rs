@@ -5,6 +5,8 @@
 use prost::{Enumeration, Message, Oneof};
 use zeroize::Zeroize;
 
+use crate::mechanisms::VendorNumbers;
+
 /// The first message to a worker: what it is for. The sockets of its sessions come with it.
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
@@ -39,6 +41,23 @@ pub(crate) struct Serve {
     pub serial: Option<String>,
     #[prost(bytes = "vec", tag = "4")]
     pub pin: Vec<u8>,
+    #[prost(message, optional, tag = "5")]
+    pub ml_dsa: Option<Numbers>,
+    #[prost(message, optional, tag = "6")]
+    pub ml_kem: Option<Numbers>,
+}
+
+/// A [`crate::VendorNumbers`].
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Numbers {
+    #[prost(uint32, tag = "1")]
+    pub key_pair_gen: u32,
+    #[prost(uint32, tag = "2")]
+    pub operation: u32,
+    #[prost(uint32, optional, tag = "3")]
+    pub key_type: Option<u32>,
+    #[prost(uint32, optional, tag = "4")]
+    pub parameter_set: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -58,14 +77,14 @@ pub(crate) struct Provision {
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 pub(crate) struct Request {
-    #[prost(oneof = "Operation", tags = "2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Operation", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
     pub operation: Option<Operation>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
 #[prost(skip_debug)]
 pub(crate) enum Operation {
-    /// Answered with bytes: the signature, `r || s` for elliptic curves.
+    /// Answered with bytes: the signature, raw, `r || s` for elliptic curves.
     #[prost(message, tag = "2")]
     Sign(Sign),
     /// Answered with bytes: the raw public key.
@@ -84,6 +103,9 @@ pub(crate) enum Operation {
     List(()),
     #[prost(message, tag = "8")]
     Describe(()),
+    /// Answered with the shared secret.
+    #[prost(message, tag = "9")]
+    Decapsulate(Decapsulate),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -93,9 +115,32 @@ pub(crate) struct Sign {
     pub key: Vec<u8>,
     #[prost(string, tag = "2")]
     pub algorithm: String,
-    /// The message for ML-DSA, the digest for elliptic curves.
+    /// The message for ML-DSA, the digest for elliptic curves and for RSA-PSS, the DigestInfo for RSA with PKCS#1 v1.5.
     #[prost(bytes = "vec", tag = "3")]
     pub data: Vec<u8>,
+    #[prost(enumeration = "Pss", tag = "4")]
+    pub pss: i32,
+}
+
+/// The hash of an RSA-PSS signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+pub(crate) enum Pss {
+    /// The signature is none.
+    No = 0,
+    Sha256 = 1,
+    Sha384 = 2,
+    Sha512 = 3,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Decapsulate {
+    /// CKA_ID.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub algorithm: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub ciphertext: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -263,6 +308,22 @@ pub(crate) enum PinNews {
     Accepted = 2,
     /// The token went away before it saw the PIN.
     Untouched = 3,
+}
+
+// === impl Numbers ===
+
+impl From<VendorNumbers> for Numbers {
+    fn from(numbers: VendorNumbers) -> Self {
+        let VendorNumbers { key_pair_gen, operation, key_type, parameter_set } = numbers;
+        Self { key_pair_gen, operation, key_type, parameter_set }
+    }
+}
+
+impl From<Numbers> for VendorNumbers {
+    fn from(numbers: Numbers) -> Self {
+        let Numbers { key_pair_gen, operation, key_type, parameter_set } = numbers;
+        Self { key_pair_gen, operation, key_type, parameter_set }
+    }
 }
 
 // === wiping ===

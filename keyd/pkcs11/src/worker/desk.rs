@@ -6,10 +6,11 @@ use std::sync::Arc;
 use cryptoki::session::Session;
 use keyd_core::Algorithm;
 
+use super::decapsulate::decapsulate;
 use super::module::Module;
 use super::{inventory, keys, wrap};
 use crate::error::Error;
-use crate::wire::{Answer, Create, Opened, Operation, Seal, Sign, Unseal};
+use crate::wire::{Answer, Create, Decapsulate, Opened, Operation, Seal, Sign, Unseal};
 
 /// Owns a session of its own.
 pub(super) struct Desk {
@@ -29,10 +30,18 @@ impl Desk {
 
     fn answer(&mut self, operation: Operation) -> Result<Answer, Error> {
         match operation {
-            Operation::Sign(Sign { key, algorithm, data }) => {
-                let algorithm = parse(&algorithm)?;
-                self.with_session(|module, session| keys::sign(module, session, &key, algorithm, &data))
+            Operation::Sign(sign) => {
+                let (algorithm, pss) = (parse(&sign.algorithm)?, sign.pss());
+                let Sign { key, data, .. } = sign;
+                self.with_session(|module, session| keys::sign(module, session, &key, algorithm, &data, pss))
                     .map(Answer::Bytes)
+            }
+            Operation::Decapsulate(Decapsulate { key, algorithm, ciphertext }) => {
+                let algorithm = parse(&algorithm)?;
+                self.with_session(|module, session| {
+                    decapsulate(module, session, &key, algorithm, &ciphertext)
+                })
+                .map(|mut secret| Answer::Opened(Opened { secret: std::mem::take(&mut *secret) }))
             }
             Operation::Create(Create { key, label, algorithm, remains }) => {
                 let algorithm = parse(&algorithm)?;
@@ -45,7 +54,7 @@ impl Desk {
                     if !remains.is_empty() {
                         keys::delete(module, session, &remains)?;
                     }
-                    keys::create(session, &key, &label, algorithm)
+                    keys::create(module, session, &key, &label, algorithm)
                 })
                 .map(Answer::Bytes)
             }

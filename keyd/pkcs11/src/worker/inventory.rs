@@ -8,9 +8,10 @@ use cryptoki::slot::Slot;
 use keyd_core::{Algorithm, Family, KeyId};
 
 use super::WRAPPING_KEY;
+use super::dialect::Dialect;
 use super::module::Module;
 use crate::ecdsa;
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::wire::{Class, Description, Object, Objects};
 
 /// Most objects that one listing reads. Each takes at most some 300 bytes, so the answer fits a frame.
@@ -40,32 +41,24 @@ pub(super) fn list(session: &Session) -> Result<Objects, Error> {
 pub(super) fn describe(module: &Module) -> Result<Description, Error> {
     let context = module.context()?;
     let slot = module.slot(&context)?;
-    describe_slot(&context, slot)
+    describe_slot(&module.dialect, &context, slot)
 }
 
 /// The same of the token in any slot.
-pub(super) fn describe_slot(context: &Pkcs11, slot: Slot) -> Result<Description, Error> {
-    let info = context.get_token_info(slot).map_err(Error::token("asking for the token's state"))?;
-    let mechanisms = context.get_mechanism_list(slot).map_err(Error::token("listing the mechanisms"))?;
-    let has = |all: &[MechanismType]| all.iter().all(|mechanism| mechanisms.contains(mechanism));
+pub(super) fn describe_slot(dialect: &Dialect, context: &Pkcs11, slot: Slot) -> Result<Description, Error> {
+    let token = context.get_token_info(slot).map_err(Error::token("asking for the token's state"))?;
+    let listed = context.get_mechanism_list(slot).map_err(Error::token("listing the mechanisms"))?;
     let mut algorithms = Vec::new();
     for algorithm in Algorithm::ALL {
-        let makes = match algorithm.family() {
-            Family::MlDsa => has(&[MechanismType::ML_DSA_KEY_PAIR_GEN, MechanismType::ML_DSA]),
-            Family::Ec => {
-                has(&[MechanismType::ECC_KEY_PAIR_GEN, MechanismType::ECDSA])
-                    && has_curve(context, slot, algorithm)?
-            }
-            Family::Rsa | Family::MlKem => false,
-        };
-        if makes {
+        if makes(dialect, context, slot, &listed, algorithm)? {
             algorithms.push(algorithm.name().to_owned());
         }
     }
+    let wrapping = [MechanismType::AES_KEY_GEN, MechanismType::AES_GCM];
     Ok(Description {
-        product: format!("{} {}", info.manufacturer_id().trim(), info.model().trim()),
+        product: format!("{} {}", token.manufacturer_id().trim(), token.model().trim()),
         algorithms,
-        wraps: has(&[MechanismType::AES_KEY_GEN, MechanismType::AES_GCM]),
+        wraps: wrapping.iter().all(|mechanism| listed.contains(mechanism)),
     })
 }
 
@@ -91,10 +84,37 @@ fn read(session: &Session, handle: ObjectHandle, class: Class) -> Result<Option<
     Ok(ours.then_some(object))
 }
 
-fn has_curve(context: &Pkcs11, slot: Slot, algorithm: Algorithm) -> Result<bool, Error> {
-    let bits = ecdsa::field_len(algorithm) * 8;
-    let info = context
-        .get_mechanism_info(slot, MechanismType::ECC_KEY_PAIR_GEN)
-        .map_err(Error::token("asking for a mechanism"))?;
-    Ok((info.min_key_size()..=info.max_key_size()).contains(&bits))
+/// Whether the token has all that keys of this algorithm need, and makes them of this size.
+fn makes(
+    dialect: &Dialect,
+    context: &Pkcs11,
+    slot: Slot,
+    listed: &[MechanismType],
+    algorithm: Algorithm,
+) -> Result<bool, Error> {
+    let info = |mechanism| match context.get_mechanism_info(slot, mechanism) {
+        Ok(info) => Ok(Some(info)),
+        Err(source) if error::is(&source, error::NO_MECHANISM) => Ok(None),
+        Err(source) => Err(Error::Token { doing: "asking for a mechanism", source }),
+    };
+    let needed = dialect.needed(algorithm)?;
+    for mechanism in &needed {
+        // A vendor's own are asked for, because cryptoki's list leaves out what it has no name for.
+        let there = match dialect.is_vendors(algorithm) {
+            true => info(*mechanism)?.is_some(),
+            false => listed.contains(mechanism),
+        };
+        if !there {
+            return Ok(false);
+        }
+    }
+    // What a token says of sizes has a meaning for elliptic curves and RSA alone.
+    let bits = match algorithm.family() {
+        Family::Ec => ecdsa::field_len(algorithm) * 8,
+        Family::Rsa => algorithm.modulus_bits().unwrap_or_default(),
+        Family::MlDsa | Family::MlKem => return Ok(true),
+    };
+    let Some(generation) = needed.first() else { return Ok(false) };
+    let sizes = info(*generation)?;
+    Ok(sizes.is_some_and(|sizes| (sizes.min_key_size()..=sizes.max_key_size()).contains(&bits)))
 }

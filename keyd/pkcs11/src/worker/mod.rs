@@ -4,7 +4,9 @@
 //! thread answers what comes over its own; the first thread watches for keyd's end, which ends the worker too,
 //! whatever the module does.
 
+mod decapsulate;
 mod desk;
+mod dialect;
 mod inventory;
 mod keys;
 mod module;

@@ -15,9 +15,11 @@ use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 
 use super::News;
+use super::dialect::Dialect;
 use crate::config::TokenName;
 use crate::error::{self, Error};
 use crate::lock;
+use crate::mechanisms::Mechanisms;
 use crate::said::Said;
 use crate::wire::{Answer, PinNews, Serve};
 
@@ -29,6 +31,8 @@ pub(super) struct Module {
     path: PathBuf,
     token: TokenName,
     pin: AuthPin,
+    /// How the token knows each algorithm.
+    pub dialect: Dialect,
     news: News,
     context: Mutex<Option<Pkcs11>>,
     gate: Mutex<Gate>,
@@ -64,6 +68,10 @@ impl Module {
             path: OsString::from_vec(std::mem::take(&mut serve.module)).into(),
             token,
             pin: auth_pin(&serve.pin)?,
+            dialect: Dialect::new(Mechanisms {
+                ml_dsa: serve.ml_dsa.take().map(Into::into),
+                ml_kem: serve.ml_kem.take().map(Into::into),
+            }),
             news,
             context: Mutex::default(),
             gate: Mutex::new(Gate::Open),

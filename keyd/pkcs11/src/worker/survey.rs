@@ -7,6 +7,7 @@ use std::path::Path;
 use cryptoki::context::Pkcs11;
 use cryptoki::slot::{Slot, TokenInfo};
 
+use super::dialect::Dialect;
 use super::inventory;
 use super::module::load;
 use crate::error::Error;
@@ -37,7 +38,8 @@ fn survey(module: &Path) -> Result<Vec<ShownToken>, Error> {
 /// None where the slot is empty, or its token cannot be asked.
 fn look(context: &Pkcs11, slot: Slot) -> Option<ShownToken> {
     let info = context.get_token_info(slot).ok()?;
-    let described = inventory::describe_slot(context, slot).unwrap_or_default();
+    // Before there is a configuration, there are the standard's numbers alone.
+    let described = inventory::describe_slot(&Dialect::default(), context, slot).unwrap_or_default();
     Some(ShownToken {
         slot: slot.id(),
         label: info.label().trim_end().to_owned(),

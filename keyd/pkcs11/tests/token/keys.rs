@@ -1,7 +1,7 @@
 //! Making, using and destroying keys.
 
-use keyd_core::{Algorithm, Hash, Health, HealthState, Reason, SignInput, Vault};
-use keyd_pkcs11::{ObjectKind, Token};
+use keyd_core::{Algorithm, Hash, Health, HealthState, Reason, RsaPadding, SignInput, Vault};
+use keyd_pkcs11::{ObjectKind, Token, VendorNumbers};
 use ml_dsa::{EncodedVerifyingKey, MlDsa44, MlDsa65, MlDsa87, MlDsaParams, Signature, VerifyingKey};
 
 use super::{create, kryoptic, sign, softhsm, token, with_ml_dsa};
@@ -56,6 +56,83 @@ async fn elliptic_keys_sign_on_kryoptic() {
 async fn elliptic_keys_sign_on_softhsm() {
     let (_dir, config) = softhsm();
     elliptic_keys_sign_messages_and_digests(token(&config)).await;
+}
+
+async fn rsa_keys_sign_digests_with_either_padding(token: Token, algorithms: &[Algorithm]) {
+    for algorithm in algorithms.iter().copied() {
+        assert!(token.supports(algorithm).await.unwrap(), "{algorithm}");
+        let key = create(&token, algorithm).await;
+        for (padding, hash) in [
+            (RsaPadding::Pkcs1v15, Hash::Sha256),
+            (RsaPadding::Pkcs1v15, Hash::Sha384),
+            (RsaPadding::Pkcs1v15, Hash::Sha512),
+            (RsaPadding::Pss, Hash::Sha256),
+            (RsaPadding::Pss, Hash::Sha384),
+            (RsaPadding::Pss, Hash::Sha512),
+        ] {
+            let digest = hash.digest(b"m");
+            let input = SignInput::RsaDigest { padding, hash, digest: &digest };
+            let signature = token.sign(&key.handle, algorithm, input).await.unwrap();
+            key.public_key.verify(input, &signature).unwrap();
+        }
+        let message = token.sign(&key.handle, algorithm, SignInput::Message(b"m")).await.unwrap_err();
+        assert!(message.message.contains("signs a digest with its padding"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn rsa_keys_sign_on_kryoptic() {
+    let (_dir, config) = kryoptic();
+    rsa_keys_sign_digests_with_either_padding(token(&config), &[Algorithm::Rsa2048]).await;
+}
+
+#[tokio::test]
+async fn rsa_keys_of_every_size_sign_on_softhsm() {
+    let (_dir, config) = softhsm();
+    let sizes = [Algorithm::Rsa2048, Algorithm::Rsa3072, Algorithm::Rsa4096];
+    rsa_keys_sign_digests_with_either_padding(token(&config), &sizes).await;
+}
+
+#[tokio::test]
+async fn what_is_encapsulated_in_software_is_decapsulated_in_the_token() {
+    let (_dir, config) = kryoptic();
+    let token = token(&config);
+    for algorithm in [Algorithm::MlKem768, Algorithm::MlKem1024] {
+        let (key, other) = (create(&token, algorithm).await, create(&token, algorithm).await);
+        let (ciphertext, secret) = key.public_key.encapsulate().unwrap();
+        let found = token.decapsulate(&key.handle, algorithm, &ciphertext).await.unwrap();
+        assert_eq!(found.expose(), secret.expose(), "{algorithm}");
+        // Implicit rejection: another key gets a secret, and not this one.
+        let foreign = token.decapsulate(&other.handle, algorithm, &ciphertext).await.unwrap();
+        assert_ne!(foreign.expose(), secret.expose(), "{algorithm}");
+        for refused in [
+            token.decapsulate(&key.handle, algorithm, &ciphertext[1..]).await.unwrap_err(),
+            token.decapsulate(&key.handle, Algorithm::MlDsa65, &ciphertext).await.unwrap_err(),
+            token.sign(&key.handle, algorithm, SignInput::Message(b"m")).await.unwrap_err(),
+        ] {
+            assert_eq!(refused.reason, Reason::BadRequest, "{refused}");
+        }
+    }
+    // The shared secrets are gone from the token.
+    assert_eq!(token.list_objects().await.unwrap().len(), 8);
+}
+
+#[tokio::test]
+async fn a_token_that_has_not_the_vendors_numbers_makes_no_such_keys() {
+    let (_dir, mut config) = kryoptic();
+    let numbers = VendorNumbers {
+        key_pair_gen: 0x8000_0101,
+        operation: 0x8000_0102,
+        key_type: None,
+        parameter_set: None,
+    };
+    config.mechanisms.ml_dsa = Some(numbers);
+    let token = token(&config);
+    assert!(!token.supports(Algorithm::MlDsa65).await.unwrap());
+    assert!(token.supports(Algorithm::MlKem768).await.unwrap());
+    let id = "spire-server/x509-CA-A".parse().unwrap();
+    let refusal = token.create(&id, Algorithm::MlDsa65).await.unwrap_err();
+    assert_eq!(refusal.reason, Reason::ProtectionUnavailable, "{refusal}");
 }
 
 #[tokio::test]
@@ -149,8 +226,12 @@ async fn health_tells_what_the_token_can_do() {
     let Health { device, state, detail } = Vault::health(&token(&config)).await;
     assert_eq!(state, HealthState::Ok);
     assert!(device.contains("\"field-kit\"") && device.contains("Kryoptic"), "{device}");
-    assert_eq!(detail, "makes ml-dsa-44, ml-dsa-65, ml-dsa-87, ec-p256, ec-p384; wraps with AES-GCM");
+    assert_eq!(
+        detail,
+        "makes ml-dsa-44, ml-dsa-65, ml-dsa-87, ec-p256, ec-p384, rsa-2048, rsa-3072, rsa-4096, ml-kem-768, \
+         ml-kem-1024; wraps with AES-GCM"
+    );
     let (_dir, config) = softhsm();
     let detail = Vault::health(&token(&config)).await.detail;
-    assert_eq!(detail, "makes ec-p256, ec-p384; wraps with AES-GCM");
+    assert_eq!(detail, "makes ec-p256, ec-p384, rsa-2048, rsa-3072, rsa-4096; wraps with AES-GCM");
 }

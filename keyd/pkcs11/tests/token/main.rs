@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use keyd_core::{Algorithm, Secret, SignInput, Vault, VaultKey};
-use keyd_pkcs11::{Token, TokenConfig, TokenName, WorkerCommand};
+use keyd_pkcs11::{Mechanisms, Token, TokenConfig, TokenName, WorkerCommand};
 use tempfile::TempDir;
 
 /// Long enough for a loaded machine.
@@ -41,6 +41,7 @@ fn config(peer: &peers::token::Token) -> TokenConfig {
         environment: peer.environment.clone(),
         sessions: 4,
         call_deadline: PATIENCE,
+        mechanisms: Mechanisms::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use keyd_core::{Algorithm, Sealer, Secret, SignInput};
-use keyd_pkcs11::{Token, TokenConfig, TokenName, WorkerCommand};
+use keyd_pkcs11::{Mechanisms, Token, TokenConfig, TokenName, WorkerCommand};
 use keyd_softkey::SoftKey;
 use keyd_tpm::{Tpm, TpmConfig};
 use ml_dsa::{
@@ -68,6 +68,7 @@ fn softhsm(dir: &Path) -> Token {
         environment: peer.environment,
         sessions: 1,
         call_deadline: PATIENCE,
+        mechanisms: Mechanisms::default(),
     };
     let program = system::binary("keyd").unwrap();
     Token::new(config, WorkerCommand { program, args: vec!["pkcs11-worker".to_owned()] }).unwrap()
