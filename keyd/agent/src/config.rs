@@ -1,8 +1,9 @@
 //! `agent.toml`: strict, and checked before anything is opened.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use keyd_core::{Algorithm, Failure, Namespace, Reason};
+use keyd_unix::ConfigFile;
 use keyd_x509::TrustDomain;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
@@ -40,47 +41,28 @@ pub struct Config {
     pub algorithm: Algorithm,
 }
 
+impl ConfigFile for Config {
+    fn check(&self) -> Result<(), String> {
+        if !self.algorithm.signs_messages() {
+            return Err(format!(
+                "algorithm {} makes no keys for certificates of this agent; use ml-dsa-65, another ML-DSA, or ec-p256 or \
+                 ec-p384",
+                self.algorithm
+            ));
+        }
+        let [own, workloads] =
+            [self.namespace(), self.workload_namespace()].map(|n| n.map_err(|f| f.message));
+        let own = own?;
+        if own == workloads? {
+            return Err(format!(
+                "namespace and workload_namespace are both {own}; the keys of workloads need their own"
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl Config {
-    /// Reads and checks a file.
-    ///
-    /// # Errors
-    /// [`Reason::BadConfig`] naming file, line and key.
-    pub fn read(path: &Path) -> Result<Self, Failure> {
-        let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|e| {
-            Failure::new(Reason::BadConfig, format!("{file}: cannot read the configuration: {e}"))
-        })?;
-        Self::parse(&file, &text)
-    }
-
-    /// Checks a text that came from `file`.
-    ///
-    /// # Errors
-    /// [`Reason::BadConfig`] naming file, line and key.
-    pub fn parse(file: &str, text: &str) -> Result<Self, Failure> {
-        let config: Self = keyd_core::config::parse(file, text)?;
-        if !config.algorithm.signs_messages() {
-            return Err(Failure::new(
-                Reason::BadConfig,
-                format!(
-                    "{file}: algorithm {} makes no keys for certificates of this agent; use ml-dsa-65, another ML-DSA, or \
-                     ec-p256 or ec-p384",
-                    config.algorithm
-                ),
-            ));
-        }
-        let namespace = config.namespace()?;
-        if namespace == config.workload_namespace()? {
-            return Err(Failure::new(
-                Reason::BadConfig,
-                format!(
-                    "{file}: namespace and workload_namespace are both {namespace}; the keys of workloads need their own"
-                ),
-            ));
-        }
-        Ok(config)
-    }
-
     /// keyd's namespace for the agent's own keys, `keyd-agent` unless told otherwise.
     ///
     /// # Errors
@@ -152,6 +134,8 @@ const fn default_algorithm() -> Algorithm {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const LEAST: &str =

@@ -1,6 +1,7 @@
 //! What the fuzz targets of this crate reach beyond its public interface.
 
 use keyd_core::Failure;
+use keyd_unix::ConfigFile;
 use keyd_x509::TrustDomain;
 use prost::Message;
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use keyd_core::{Failure, Reason};
+use keyd_unix::ConfigFile;
 use keyd_x509::Certificate;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;

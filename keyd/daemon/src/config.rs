@@ -5,9 +5,10 @@ mod limits;
 mod tpm;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use keyd_core::{Failure, Namespace, Policy, Protection, Reason};
+use keyd_core::{Failure, Namespace, Policy, Protection};
+use keyd_unix::ConfigFile;
 use serde::Deserialize;
 
 use grants::AllowTable;
@@ -77,34 +78,8 @@ pub struct NamespaceTable {
     pub protections: Vec<Protection>,
 }
 
-impl Config {
-    /// Reads and checks a file.
-    ///
-    /// # Errors
-    /// [`Reason::BadConfig`] naming file, line and key.
-    pub fn read(path: &Path) -> Result<Self, Failure> {
-        let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|e| {
-            Failure::new(Reason::BadConfig, format!("{file}: cannot read the configuration: {e}"))
-        })?;
-        Self::parse(&file, &text)
-    }
-
-    /// Checks a text that came from `file`.
-    ///
-    /// # Errors
-    /// [`Reason::BadConfig`] naming file, line and key.
-    pub fn parse(file: &str, text: &str) -> Result<Self, Failure> {
-        let config: Self = keyd_core::config::parse(file, text)?;
-        config.check().map_err(|why| Failure::new(Reason::BadConfig, format!("{file}: {why}")))?;
-        Ok(config)
-    }
-
-    /// Whether its parts go together.
-    ///
-    /// # Errors
-    /// The sentence that names those which do not.
-    pub(crate) fn check(&self) -> Result<(), String> {
+impl ConfigFile for Config {
+    fn check(&self) -> Result<(), String> {
         self.limits.check()?;
         let mut seen = BTreeSet::new();
         for namespace in &self.namespaces {
@@ -154,7 +129,9 @@ impl Config {
             _ => Ok(()),
         }
     }
+}
 
+impl Config {
     /// The keys and tables that say something else than in `running`, and take a restart.
     pub fn differences_that_wait(&self, running: &Self) -> Vec<&'static str> {
         [

@@ -9,6 +9,7 @@ use keyd_api::v1::key_service_server::KeyService;
 use keyd_api::v1::tpm_service_server::TpmService;
 use keyd_core::{Algorithm, Failure, Protection, Reason};
 use keyd_softkey::SoftKey;
+use keyd_unix::ConfigFile;
 use prost::Message;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use keyd_core::{Failure, Namespace, Policy, Reason};
+use keyd_unix::ConfigFile;
 
 use crate::config::Config;
 

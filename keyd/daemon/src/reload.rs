@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use keyd_core::Failure;
+use keyd_unix::ConfigFile;
 use tokio::signal::unix::SignalKind;
 
 use crate::config::Config;

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use keyd_core::{Failure, Reason, Sealer, Vault};
 use keyd_pkcs11::WorkerCommand;
+use keyd_unix::ConfigFile;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;

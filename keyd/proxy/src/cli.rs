@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use keyd_core::{Failure, Reason};
-use keyd_unix::Output;
+use keyd_unix::{ConfigFile, Output};
 use serde_json::json;
 
 use crate::config::{Config, DEFAULT_CONFIG};

@@ -1,12 +1,12 @@
 //! `proxy.toml`.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use keyd_api::agent;
-use keyd_core::{Failure, Reason};
 use keyd_tls::AllowedIds;
+use keyd_unix::ConfigFile;
 use keyd_x509::SpiffeId;
 use serde::Deserialize;
 
@@ -47,44 +47,7 @@ pub struct Config {
     drain_timeout_ms: u64,
 }
 
-impl Config {
-    /// Reads and checks a file.
-    ///
-    /// # Errors
-    /// [`Reason::BadConfig`] naming file, line and key.
-    pub fn read(path: &Path) -> Result<Self, Failure> {
-        let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|e| {
-            Failure::new(Reason::BadConfig, format!("{file}: cannot read the configuration: {e}"))
-        })?;
-        Self::parse(&file, &text)
-    }
-
-    /// Checks a text that came from `file`.
-    ///
-    /// # Errors
-    /// [`Reason::BadConfig`] naming file, line and key.
-    pub fn parse(file: &str, text: &str) -> Result<Self, Failure> {
-        let config: Self = keyd_core::config::parse(file, text)?;
-        config.check().map_err(|why| Failure::new(Reason::BadConfig, format!("{file}: {why}")))?;
-        Ok(config)
-    }
-
-    /// How long a handshake may take.
-    pub const fn handshake_timeout(&self) -> Duration {
-        Duration::from_millis(self.handshake_timeout_ms)
-    }
-
-    /// How long a connection may be idle.
-    pub const fn idle_timeout(&self) -> Duration {
-        Duration::from_millis(self.idle_timeout_ms)
-    }
-
-    /// How long open connections may run after SIGTERM.
-    pub const fn drain_timeout(&self) -> Duration {
-        Duration::from_millis(self.drain_timeout_ms)
-    }
-
+impl ConfigFile for Config {
     fn check(&self) -> Result<(), String> {
         if self.allow.is_empty() {
             return Err(
@@ -104,6 +67,23 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+impl Config {
+    /// How long a handshake may take.
+    pub const fn handshake_timeout(&self) -> Duration {
+        Duration::from_millis(self.handshake_timeout_ms)
+    }
+
+    /// How long a connection may be idle.
+    pub const fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    /// How long open connections may run after SIGTERM.
+    pub const fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
     }
 }
 

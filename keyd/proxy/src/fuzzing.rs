@@ -1,6 +1,7 @@
 //! What the fuzz target of this crate reaches beyond its public interface.
 
 use keyd_core::Failure;
+use keyd_unix::ConfigFile;
 
 use crate::config::Config;
 

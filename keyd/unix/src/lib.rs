@@ -1,12 +1,14 @@
 //! What each of our programs asks of Unix: a process whose secrets stay in it, a socket, logs and orderly ends, and
 //! output with exit codes.
 
+mod config;
 mod listener;
 mod log;
 mod output;
 mod process;
 mod serve;
 
+pub use config::ConfigFile;
 pub use listener::bind;
 pub use log::log_to_stderr;
 pub use output::Output;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use keyd_core::Failure;
-use keyd_unix::Output;
+use keyd_unix::{ConfigFile, Output};
 use serde_json::json;
 
 use crate::config::{Config as File, DEFAULT_CONFIG};

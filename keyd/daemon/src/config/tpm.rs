@@ -77,6 +77,8 @@ fn default_deadline() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use keyd_unix::ConfigFile;
+
     use crate::config::Config;
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use keyd_core::{Failure, Reason};
 use keyd_pkcs11::{ShownToken, list_tokens};
-use keyd_unix::Output;
+use keyd_unix::{ConfigFile, Output};
 use serde_json::{Value, json};
 
 use super::{assignment, worker};

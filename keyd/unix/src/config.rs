@@ -1,0 +1,37 @@
+//! A program's configuration file.
+
+use std::path::Path;
+
+use keyd_core::{Failure, Reason};
+use serde::de::DeserializeOwned;
+
+/// A configuration as its file has it: strict TOML, whose parts must go together.
+pub trait ConfigFile: DeserializeOwned {
+    /// Whether its parts go together.
+    ///
+    /// # Errors
+    /// The sentence that names those which do not.
+    fn check(&self) -> Result<(), String>;
+
+    /// Reads and checks a file. It blocks on the disk.
+    ///
+    /// # Errors
+    /// [`Reason::BadConfig`] naming file, line and key.
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Failure::new(Reason::BadConfig, format!("{file}: cannot read the configuration: {e}"))
+        })?;
+        Self::parse(&file, &text)
+    }
+
+    /// Checks a text that came from `file`.
+    ///
+    /// # Errors
+    /// [`Reason::BadConfig`] naming file, line and key.
+    fn parse(file: &str, text: &str) -> Result<Self, Failure> {
+        let config: Self = keyd_core::config::parse(file, text)?;
+        config.check().map_err(|why| Failure::new(Reason::BadConfig, format!("{file}: {why}")))?;
+        Ok(config)
+    }
+}
