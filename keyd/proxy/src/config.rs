@@ -109,6 +109,10 @@ fn default_drain_timeout() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use keyd_core::{Failure, Reason};
+
     use super::*;
 
     const GOOD: &str = "listen = '127.0.0.1:8443'\nupstream = '127.0.0.1:8080'\nallow = ['spiffe://td/a']\n";
