@@ -6,6 +6,7 @@ use std::time::Duration;
 use keyd_core::{
     Algorithm, Failure, Hash, KeyId, Namespace, Protection, PublicKey, Reason, RsaPadding, Secret, SignInput,
 };
+use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -17,6 +18,8 @@ use crate::{ENVELOPE, MESSAGE_LIMIT, connect, status, v1};
 
 /// How long a call may take: SPIRE gives its plugins 30 s, and a discrete TPM can need 11 s to unseal.
 const CALL: Duration = Duration::from_secs(25);
+/// How long sealing one key anew may take: a discrete TPM unseals twice, in 11 s each, behind other calls.
+const RESEAL_STEP: Duration = Duration::from_secs(180);
 
 /// A client of keyd on one socket. Cheap to clone; all clones share a connection.
 #[derive(Clone, Debug)]
@@ -329,6 +332,39 @@ impl Client {
         let mut client = AdminServiceClient::new(self.channel.clone());
         let request = v1::RemoveOrphanRequest { object: object.into() };
         Ok(self.answer(client.remove_orphan(self.request(request)).await)?.label)
+    }
+
+    /// Seals every tpm-sealed key anew, and tells of each as it is done. `expected` are PCRs with the values (32 bytes)
+    /// that they are to have after a planned change. There is no deadline for the whole, but one for each key.
+    ///
+    /// # Errors
+    /// See [`Client::create_key`]; a key that failed is none.
+    pub async fn reseal(
+        &self,
+        expected: &[(u8, [u8; 32])],
+        dry_run: bool,
+        mut done: impl FnMut(&v1::ResealedKey),
+    ) -> Result<Vec<v1::ResealedKey>, Failure> {
+        let expected = expected
+            .iter()
+            .map(|(index, value)| v1::PcrValue { index: (*index).into(), value: value.to_vec().into() })
+            .collect();
+        let mut client = AdminServiceClient::new(self.channel.clone());
+        let request = v1::ResealRequest { expected, dry_run };
+        let overdue = |_| Status::deadline_exceeded("");
+        let started = timeout(RESEAL_STEP, client.reseal(request)).await.map_err(overdue).flatten();
+        let mut keys = self.answer(started)?;
+        let mut all = Vec::new();
+        loop {
+            let next = timeout(RESEAL_STEP, keys.message()).await.map_err(overdue).flatten();
+            match self.answer(next.map(tonic::Response::new))? {
+                Some(key) => {
+                    done(&key);
+                    all.push(key);
+                }
+                None => return Ok(all),
+            }
+        }
     }
 
     fn keys(&self) -> KeyServiceClient<Channel> {

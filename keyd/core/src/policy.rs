@@ -42,6 +42,8 @@ pub enum Operation {
     Bind,
     /// See the state of keyd and its devices.
     Status,
+    /// Seal the keys that the TPM holds anew, to what it boots now or is to boot.
+    Reseal,
     /// Remove what `keyd doctor` found in the token and no key uses.
     Repair,
 }
@@ -57,7 +59,7 @@ impl Operation {
             | Self::Decapsulate
             | Self::Rotate
             | Self::Delete => true,
-            Self::Attest | Self::Bind | Self::Status | Self::Repair => false,
+            Self::Attest | Self::Bind | Self::Status | Self::Repair | Self::Reseal => false,
         }
     }
 
@@ -75,6 +77,7 @@ impl Operation {
             Self::Bind => "bind",
             Self::Status => "status",
             Self::Repair => "repair",
+            Self::Reseal => "reseal",
         }
     }
 }

@@ -53,10 +53,12 @@ pub struct TokenTable {
     pub label: Option<String>,
     /// The token's serial number; or give `label`.
     pub serial: Option<String>,
-    /// File of mode 0600 that holds the user PIN; or give `pin_credential`.
+    /// File of mode 0600 that holds the user PIN.
     pub pin_file: Option<PathBuf>,
     /// Name of the systemd credential that holds the user PIN; or give `pin_file`.
     pub pin_credential: Option<String>,
+    /// File with the user PIN as `keyd token seal-pin` sealed it; or give one of the other two.
+    pub pin_sealed: Option<PathBuf>,
     /// Environment that the module wants, such as `SOFTHSM2_CONF`. Only the worker process gets it.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
@@ -76,6 +78,14 @@ pub struct NamespaceTable {
     pub name: Namespace,
     /// The protections that it accepts, in order of preference.
     pub protections: Vec<Protection>,
+}
+
+impl TokenTable {
+    /// In how many places the PIN is said to be.
+    fn pin_places(&self) -> usize {
+        let given = [self.pin_file.is_some(), self.pin_credential.is_some(), self.pin_sealed.is_some()];
+        given.into_iter().filter(|given| *given).count()
+    }
 }
 
 impl ConfigFile for Config {
@@ -123,8 +133,11 @@ impl ConfigFile for Config {
             Some(t) if t.label.is_some() == t.serial.is_some() => {
                 Err("[token] needs either label or serial".to_owned())
             }
-            Some(t) if t.pin_file.is_some() == t.pin_credential.is_some() => {
-                Err("[token] needs either pin_file or pin_credential".to_owned())
+            Some(t) if t.pin_places() != 1 => {
+                Err("[token] needs one of pin_file, pin_credential and pin_sealed".to_owned())
+            }
+            Some(t) if t.pin_sealed.is_some() && self.tpm.is_none() => {
+                Err("[token] pin_sealed needs the [tpm] that sealed it".to_owned())
             }
             _ => Ok(()),
         }
@@ -235,7 +248,12 @@ mod tests {
         );
         assert!(refused("[[allow]]\noperations=[\"status\"]").contains("neither users nor groups"));
         assert!(refused("[[allow]]\nusers=[0]\noperations=[\"sgin\"]").contains("Did you mean \"sign\"?"));
-        assert!(refused("[token]\nmodule=\"m\"\nlabel=\"l\"").contains("pin_file or pin_credential"));
+        assert!(refused("[token]\nmodule=\"m\"\nlabel=\"l\"").contains("one of pin_file"));
+        assert!(
+            refused("[token]\nmodule=\"m\"\nlabel=\"l\"\npin_file=\"f\"\npin_sealed=\"s\"")
+                .contains("one of pin_file")
+        );
+        assert!(refused("[token]\nmodule=\"m\"\nlabel=\"l\"\npin_sealed=\"s\"").contains("needs the [tpm]"));
     }
 
     #[test]

@@ -1,18 +1,42 @@
 //! What does not fit together on this node.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use keyd_api::v1::Finding;
-use keyd_core::{Health, HealthState, Protection, Vault};
+use keyd_core::{Health, HealthState, KeyId, Protection, Sealer, Vault};
+use keyd_tpm::Tpm;
 
 use crate::keyring::Keyring;
+use crate::pin;
 use crate::places::Places;
 
 /// Looks at every device, and at every key that should be in the token.
-pub async fn examine(keyring: &Keyring, places: &Places) -> Vec<Finding> {
+pub async fn examine(
+    keyring: &Keyring,
+    places: &Places,
+    tpm: Option<&Tpm>,
+    sealed_pin: Option<&Path>,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Some(tpm) = &places.tpm {
-        findings.extend(unwell(tpm.health().await));
+    if let Some(tpm) = tpm {
+        match unwell(tpm.health().await) {
+            Some(finding) => findings.push(finding),
+            None => {
+                let tpm = tpm.in_background();
+                findings.extend(seals(keyring, &tpm).await);
+                if let Some(path) = sealed_pin {
+                    findings.extend(pin_seal(path, &tpm).await);
+                }
+            }
+        }
+    }
+    if let Err(failure) = keyring.check_records().await {
+        findings.push(Finding {
+            subject: "the store".to_owned(),
+            problem: "whether it is an older copy is not known, and no key is used until then".to_owned(),
+            next_step: failure.message,
+        });
     }
     if let Some(vault) = &places.vault {
         match unwell(vault.health().await) {
@@ -28,6 +52,64 @@ fn unwell(health: Health) -> Option<Finding> {
         subject: health.device,
         problem: format!("it is {}", health.state.name()),
         next_step: health.detail,
+    })
+}
+
+/// Seals that do not open now, though their keys may still be in memory; and seals that are not as a new one would be.
+async fn seals(keyring: &Keyring, tpm: &Tpm) -> Vec<Finding> {
+    let keys = keyring.sealed_by_tpm();
+    let blobs = keys.iter().map(|key| key.record.material.clone()).collect();
+    let standings = match tpm.examine(blobs, &[]).await {
+        Ok(standings) => standings,
+        Err(failure) => {
+            return vec![Finding {
+                subject: "the TPM's seals".to_owned(),
+                problem: "they cannot be looked at".to_owned(),
+                next_step: failure.message,
+            }];
+        }
+    };
+    // What is said of many keys is said once.
+    let mut said: BTreeMap<(&str, String), Vec<&KeyId>> = BTreeMap::new();
+    for (key, standing) in keys.iter().zip(standings) {
+        let what = match standing.obstacle {
+            Some(failure) => (
+                "its seal does not open as things are; a key in memory signs until keyd ends",
+                failure.message,
+            ),
+            None if !standing.current => {
+                ("it opens, and is sealed otherwise than a new key would be", "Run `keyd reseal`.".to_owned())
+            }
+            None => continue,
+        };
+        said.entry(what).or_default().push(&key.record.id);
+    }
+    let finding = |((problem, next_step), ids): ((&str, String), Vec<&KeyId>)| Finding {
+        subject: match ids.as_slice() {
+            [one] => format!("key {one}"),
+            [first, rest @ ..] => format!("key {first}, and {} more", rest.len()),
+            [] => String::new(),
+        },
+        problem: problem.to_owned(),
+        next_step,
+    };
+    said.into_iter().map(finding).collect()
+}
+
+/// The token's PIN, which keyd needs at its next start.
+async fn pin_seal(path: &Path, tpm: &Tpm) -> Option<Finding> {
+    let looked_at = match pin::sealed(path) {
+        Ok(blob) => tpm.examine(vec![blob], &[]).await,
+        Err(failure) => Err(failure),
+    };
+    let failure = match looked_at {
+        Ok(standings) => standings.into_iter().find_map(|standing| standing.obstacle)?,
+        Err(failure) => failure,
+    };
+    Some(Finding {
+        subject: format!("sealed PIN {}", path.display()),
+        problem: "it does not open as things are, and keyd cannot start without it".to_owned(),
+        next_step: format!("Seal it anew with `keyd token seal-pin`. {}", failure.message),
     })
 }
 

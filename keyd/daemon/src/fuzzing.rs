@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::in_force::InForce;
 use crate::keyring::Keyring;
 use crate::places::Places;
+use crate::records::Records;
 use crate::service::{Admin, Services};
 use crate::store::{self, KeyRecord, Store};
 
@@ -76,10 +77,11 @@ impl Api {
         )?;
         let store = Store::open(state_dir)?;
         for algorithm in [Algorithm::EcP256, Algorithm::MlDsa65] {
-            store.put(&software_key(algorithm)?)?;
+            let record = software_key(algorithm)?;
+            store.change(&record.id, Some(&store::encode(&record)), None)?;
         }
         let (rules, places) = (InForce::new(config)?, Places::default());
-        let keyring = Keyring::load(rules.clone(), places.clone(), store)?;
+        let keyring = Keyring::load(rules.clone(), places.clone(), Records::unguarded(store))?;
         let admin = Admin { started_at: 0, memory_locked: true, token: None, places };
         let services = Services::new(rules, keyring, None, admin);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;

@@ -1,6 +1,7 @@
 //! The life of keys: made, used, rotated, destroyed. A change is durable before it is acknowledged.
 
 mod orphans;
+mod reseal;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -11,10 +12,13 @@ use keyd_softkey::SoftKey;
 use prost::bytes::Bytes;
 use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore, SemaphorePermit};
 
+pub use reseal::Resealed;
+
 use crate::in_force::InForce;
 use crate::metrics::Metrics;
 use crate::places::Places;
-use crate::store::{KeyRecord, Store};
+use crate::records::Records;
+use crate::store::KeyRecord;
 
 /// All keys of this node.
 #[derive(Clone)]
@@ -25,7 +29,7 @@ pub struct Keyring {
 struct Shared {
     rules: InForce,
     places: Places,
-    store: Store,
+    records: Records,
     keys: RwLock<BTreeMap<KeyId, Arc<Key>>>,
     /// Places for more keys: what `limits.keys` leaves beside those that there are and those being made.
     room: Semaphore,
@@ -50,13 +54,15 @@ impl Keyring {
     ///
     /// # Errors
     /// [`Reason::StoreFailed`].
-    pub fn load(rules: InForce, places: Places, store: Store) -> Result<Self, Failure> {
+    pub fn load(rules: InForce, places: Places, records: Records) -> Result<Self, Failure> {
         let keys: BTreeMap<_, _> =
-            store.load()?.into_iter().map(|r| (r.id.clone(), Arc::new(Key::new(r, None)))).collect();
+            records.load()?.into_iter().map(|r| (r.id.clone(), Arc::new(Key::new(r, None)))).collect();
         let room = Semaphore::new(most_keys(&rules).saturating_sub(keys.len()));
         let (keys, changing, making) = (RwLock::new(keys), Mutex::default(), tokio::sync::RwLock::default());
         let metrics = Metrics::new();
-        Ok(Self { shared: Arc::new(Shared { rules, places, store, keys, room, metrics, making, changing }) })
+        Ok(Self {
+            shared: Arc::new(Shared { rules, places, records, keys, room, metrics, making, changing }),
+        })
     }
 
     /// What is counted.
@@ -94,13 +100,20 @@ impl Keyring {
         self.shared.keys.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Ends all changes; see [`Store::close`].
+    /// Ends all changes; see [`Records::close`].
     ///
     /// # Errors
     /// [`Reason::StoreFailed`].
     pub async fn close(&self) -> Result<(), Failure> {
-        let store = self.shared.store.clone();
-        blocking(move || store.close()).await
+        self.shared.records.close().await
+    }
+
+    /// Succeeds where the store is no older copy; see [`Records::check`].
+    ///
+    /// # Errors
+    /// As [`Records::check`].
+    pub async fn check_records(&self) -> Result<(), Failure> {
+        self.shared.records.check().await
     }
 
     /// Makes a key under `protection`, or under the first in the namespace's order that can hold it.
@@ -174,8 +187,7 @@ impl Keyring {
         let gone = undisturbed(async move {
             let _lock = keyring.lock(&id).await;
             let old = keyring.find(&id)?;
-            let (store, gone) = (keyring.shared.store.clone(), id.clone());
-            blocking(move || store.remove(&gone)).await?;
+            keyring.shared.records.remove(&id).await?;
             keyring.take_off(&id);
             keyring.destroy(&old.record).await;
             tracing::info!(key = %id, version = old.record.version, "key deleted");
@@ -245,6 +257,7 @@ impl Keyring {
 
     async fn sign_with(&self, key: &Key, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
         check_input(key.record.algorithm, input, self.shared.rules.now().config.limits.message_bytes)?;
+        self.check_records().await?;
         match key.record.protection {
             Protection::Hsm => self.shared.places.sign_in_vault(&key.record, input).await,
             _ => self.opened(key).await?.sign(input),
@@ -253,6 +266,7 @@ impl Keyring {
 
     async fn decapsulate_with(&self, key: &Key, ciphertext: &[u8]) -> Result<Secret, Failure> {
         key.record.algorithm.check_ciphertext(ciphertext)?;
+        self.check_records().await?;
         match key.record.protection {
             Protection::Hsm => self.shared.places.decapsulate_in_vault(&key.record, ciphertext).await,
             _ => self.opened(key).await?.decapsulate(ciphertext),
@@ -342,8 +356,7 @@ impl Keyring {
                 public_key: made.public_key,
                 material: made.material,
             };
-            let (store, saved) = (self.shared.store.clone(), record.clone());
-            if let Err(failure) = blocking(move || store.put(&saved)).await {
+            if let Err(failure) = self.shared.records.put(&record).await {
                 self.destroy(&record).await;
                 return Err(failure);
             }
@@ -351,14 +364,19 @@ impl Keyring {
             if let (Some(_), Some(preferred)) = (&refusal, candidates.first()) {
                 self.metrics().fell_back(&id.namespace, *preferred, record.protection);
             }
-            let key = Arc::new(Key::new(record, made.soft));
-            let mut keys = self.shared.keys.write().unwrap_or_else(PoisonError::into_inner);
-            keys.insert(id.clone(), key.clone());
-            return Ok(key);
+            return Ok(self.show(Key::new(record, made.soft)));
         }
         Err(refusal.unwrap_or_else(|| {
             Failure::new(Reason::ProtectionUnavailable, format!("nothing on this node can hold {id}"))
         }))
+    }
+
+    /// Shows a key that is recorded, in place of one of the same id.
+    fn show(&self, key: Key) -> Arc<Key> {
+        let key = Arc::new(key);
+        let mut keys = self.shared.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.insert(key.record.id.clone(), Arc::clone(&key));
+        key
     }
 
     /// Destroys what lies outside the record. A failure leaves an object without a record, which is reported, and takes
@@ -441,15 +459,6 @@ async fn undisturbed<T: Send + 'static>(
     tokio::spawn(change)
         .await
         .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("a change broke off: {e}"))))
-}
-
-/// Runs disk work off the async workers.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("disk work broke off: {e}"))))
 }
 
 fn now() -> i64 {

@@ -180,7 +180,7 @@ fn unavailable(why: String) -> Failure {
 }
 
 /// What a sealed secret is bound to, so that no record's secret opens as another's.
-fn context(id: &KeyId, version: u32, algorithm: Algorithm) -> Vec<u8> {
+pub(crate) fn context(id: &KeyId, version: u32, algorithm: Algorithm) -> Vec<u8> {
     format!("keyd v1 {id} {version} {algorithm}").into_bytes()
 }
 

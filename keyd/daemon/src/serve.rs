@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use keyd_core::{Failure, Reason, Sealer, Vault};
 use keyd_pkcs11::WorkerCommand;
+use keyd_tpm::Tpm;
 use keyd_unix::ConfigFile;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -14,6 +15,7 @@ use crate::in_force::InForce;
 use crate::keyring::Keyring;
 use crate::limits::connections_per_user;
 use crate::places::Places;
+use crate::records::Records;
 use crate::service::{Admin, Services};
 use crate::store::Store;
 use crate::{devices, reload, watchdog};
@@ -31,17 +33,21 @@ pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Fail
     let state_dir = config.state_dir.clone();
     let store = off_worker(move || Store::open(&state_dir)).await?;
 
-    let token = config.token.as_ref().map(|t| devices::token(t, worker)).transpose()?.map(Arc::new);
     let tpm = config.tpm.as_ref().map(devices::tpm).transpose()?.map(Arc::new);
+    let token = match &config.token {
+        Some(table) => Some(Arc::new(devices::token(table, worker, tpm.as_deref()).await?)),
+        None => None,
+    };
     let places = Places {
         vault: token.clone().map(|t| t as Arc<dyn Vault>),
         wrapper: token.clone().map(|t| t as Arc<dyn Sealer>),
         tpm: tpm.clone().map(|t| t as Arc<dyn Sealer>),
     };
     let keyring = {
-        let (rules, places) = (rules.clone(), places.clone());
-        off_worker(move || Keyring::load(rules, places, store)).await?
+        let (rules, places, records) = (rules.clone(), places.clone(), records(&config, store, tpm.as_ref()));
+        off_worker(move || Keyring::load(rules, places, records)).await?
     };
+    refuse_older_store(&keyring).await?;
     let admin = Admin { started_at: now(), memory_locked, token, places };
     let services = Services::new(rules.clone(), keyring.clone(), tpm, admin);
 
@@ -61,6 +67,34 @@ pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Fail
     keyring.close().await?;
     tracing::info!("keyd stops");
     Ok(())
+}
+
+/// The records, bound to the TPM's counter where there is a TPM.
+fn records(config: &Config, store: Store, tpm: Option<&Arc<Tpm>>) -> Records {
+    match (&config.tpm, tpm) {
+        (Some(table), Some(tpm)) if table.counter => {
+            Records::guarded(store, Arc::clone(tpm), table.counter_handle)
+        }
+        (Some(_), _) => {
+            tracing::warn!("[tpm] counter = false: an older copy of the store is not noticed");
+            Records::unguarded(store)
+        }
+        (None, _) => Records::unguarded(store),
+    }
+}
+
+/// A TPM that is away may come later: then the first call that needs a key asks it.
+async fn refuse_older_store(keyring: &Keyring) -> Result<(), Failure> {
+    match keyring.check_records().await {
+        Err(failure) if matches!(failure.reason, Reason::StoreRolledBack | Reason::StoreFailed) => {
+            Err(failure)
+        }
+        Err(failure) => {
+            tracing::warn!(%failure, "cannot tell yet whether the store is an older copy; no key is used until then");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Without a handler, a file that reaches the limit on its size (RLIMIT_FSIZE) would end the process.

@@ -14,7 +14,14 @@ use redb::{Database, DatabaseError, Error, ReadableDatabase, ReadableTable, Stor
 pub use record::KeyRecord;
 pub(crate) use record::{decode, encode};
 
-const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
+type Table = TableDefinition<'static, &'static str, &'static [u8]>;
+/// A table, a key in it, and the value that it shall have; none to take it away.
+type Row<'a> = (Table, &'a str, Option<&'a [u8]>);
+
+const KEYS: Table = TableDefinition::new("keys");
+/// The TPM's counter that the store is bound to, in its one row.
+const BINDING: Table = TableDefinition::new("binding");
+const COUNTER: &str = "counter";
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// The layout of records; a store with a higher number is from a newer keyd and is refused.
 const SCHEMA: u64 = 1;
@@ -77,20 +84,40 @@ impl Store {
         decoded.collect()
     }
 
-    /// Writes a record, in place of one of the same id; durable when it returns.
+    /// Writes a record in place of one of the same id, or takes it away, and with it what binds the store; durable when it
+    /// returns. Gives the bytes of the record that was there.
     ///
     /// # Errors
     /// [`Reason::StoreFailed`]; the store is then as before.
-    pub fn put(&self, record: &KeyRecord) -> Result<(), Failure> {
-        self.set(&record.id, Some(&encode(record)))
+    pub fn change(
+        &self,
+        id: &KeyId,
+        record: Option<&[u8]>,
+        binding: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let id = id.to_string();
+        let mut slot = self.slot();
+        let before = read(self.database(&mut slot)?, KEYS, &id).map_err(|e| self.failed(e))?;
+        let mut rows = vec![(KEYS, id.as_str(), record)];
+        rows.extend(binding.map(|binding| (BINDING, COUNTER, Some(binding))));
+        self.set(&mut slot, &rows).map(|()| before)
     }
 
-    /// Removes a record; durable when it returns.
+    /// What binds the store; none where nothing does.
+    ///
+    /// # Errors
+    /// [`Reason::StoreFailed`].
+    pub fn binding(&self) -> Result<Option<Vec<u8>>, Failure> {
+        let mut slot = self.slot();
+        read(self.database(&mut slot)?, BINDING, COUNTER).map_err(|e| self.failed(e))
+    }
+
+    /// Replaces what binds the store; durable when it returns.
     ///
     /// # Errors
     /// [`Reason::StoreFailed`]; the store is then as before.
-    pub fn remove(&self, id: &KeyId) -> Result<(), Failure> {
-        self.set(id, None)
+    pub fn bind(&self, binding: &[u8]) -> Result<(), Failure> {
+        self.set(&mut self.slot(), &[(BINDING, COUNTER, Some(binding))])
     }
 
     /// Writes down that all is well, so that the next start need not mend anything. No change is taken afterwards.
@@ -107,19 +134,20 @@ impl Store {
         }
     }
 
-    /// Puts a record in place, or takes it away. Where the disk refused, the store is opened anew, which also tells what
-    /// became of the change.
-    fn set(&self, id: &KeyId, value: Option<&[u8]>) -> Result<(), Failure> {
-        let (mut slot, id) = (self.slot(), id.to_string());
-        let Err(error) = write(self.database(&mut slot)?, &id, value) else { return Ok(()) };
+    /// Puts rows in place, or takes them away, all or none. Where the disk refused, the store is opened anew, which also
+    /// tells what became of the change.
+    fn set(&self, slot: &mut Slot, rows: &[Row<'_>]) -> Result<(), Failure> {
+        let Err(error) = write(self.database(slot)?, rows) else { return Ok(()) };
         if !matches!(error, Error::Io(_) | Error::PreviousIo) {
             return Err(self.failed(error));
         }
         // Its file is locked until it is dropped.
         *slot = Slot::Broken;
-        let found = self.database(&mut slot).ok().and_then(|database| read(database, &id).ok());
-        match found {
-            Some(found) if found.as_deref() == value => Ok(()),
+        let is_there = |(table, key, value): &Row<'_>, database: &Database| {
+            read(database, *table, key).is_ok_and(|found| found.as_deref() == *value)
+        };
+        match self.database(slot) {
+            Ok(database) if rows.iter().all(|row| is_there(row, database)) => Ok(()),
             _ => Err(self.failed(refused_by_disk(&error))),
         }
     }
@@ -160,6 +188,7 @@ fn take_up(database: &Database) -> Result<bool, Schema> {
             return Err(Schema::Other(other));
         }
         change.open_table(KEYS).map_err(Error::from)?;
+        change.open_table(BINDING).map_err(Error::from)?;
         meta.insert(IN_USE, 1).map_err(Error::from)?.is_some_and(|found| found.value() == 1)
     };
     change.commit().map_err(Error::from)?;
@@ -182,17 +211,17 @@ fn rows(database: &Database) -> Result<Vec<(String, Vec<u8>)>, Error> {
     Ok(rows)
 }
 
-fn read(database: &Database, id: &str) -> Result<Option<Vec<u8>>, Error> {
-    Ok(database.begin_read()?.open_table(KEYS)?.get(id)?.map(|value| value.value().to_vec()))
+fn read(database: &Database, table: Table, key: &str) -> Result<Option<Vec<u8>>, Error> {
+    Ok(database.begin_read()?.open_table(table)?.get(key)?.map(|value| value.value().to_vec()))
 }
 
-fn write(database: &Database, id: &str, value: Option<&[u8]>) -> Result<(), Error> {
+fn write(database: &Database, rows: &[Row<'_>]) -> Result<(), Error> {
     let change = database.begin_write()?;
-    {
-        let mut keys = change.open_table(KEYS)?;
+    for (table, key, value) in rows {
+        let mut table = change.open_table(*table)?;
         match value {
-            Some(value) => keys.insert(id, value)?,
-            None => keys.remove(id)?,
+            Some(value) => table.insert(*key, *value)?,
+            None => table.remove(*key)?,
         };
     }
     Ok(change.commit()?)
@@ -285,13 +314,17 @@ mod tests {
         Store::open(dir.path()).err().unwrap().message
     }
 
+    fn put(store: &Store, record: &KeyRecord) -> Result<Option<Vec<u8>>, Failure> {
+        store.change(&record.id, Some(&encode(record)), None)
+    }
+
     #[test]
     fn a_closed_store_takes_no_change_and_can_be_opened_anew() {
         let dir = state();
         let store = Store::open(dir.path()).unwrap();
-        store.put(&record("n/a")).unwrap();
+        put(&store, &record("n/a")).unwrap();
         store.close().unwrap();
-        assert!(store.put(&record("n/b")).unwrap_err().message.contains("stopping"));
+        assert!(put(&store, &record("n/b")).unwrap_err().message.contains("stopping"));
         assert_eq!(Store::open(dir.path()).unwrap().load().unwrap().len(), 1);
     }
 
@@ -301,9 +334,10 @@ mod tests {
         let (a, b) = (record("n/a"), record("n/b"));
         {
             let store = Store::open(dir.path()).unwrap();
-            store.put(&a).unwrap();
-            store.put(&b).unwrap();
-            store.remove(&b.id).unwrap();
+            put(&store, &a).unwrap();
+            put(&store, &b).unwrap();
+            assert_eq!(store.change(&b.id, None, Some(b"bound")).unwrap(), Some(encode(&b)));
+            assert_eq!(store.binding().unwrap().as_deref(), Some(&b"bound"[..]));
         }
         let found = Store::open(dir.path()).unwrap().load().unwrap();
         assert_eq!(found.len(), 1);

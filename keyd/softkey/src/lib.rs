@@ -13,6 +13,7 @@ use keyd_core::{Algorithm, Failure, Family, PublicKey, Reason, Secret, SignInput
 pub struct SoftKey {
     public_key: PublicKey,
     inner: Inner,
+    secret: Secret,
 }
 
 enum Inner {
@@ -69,7 +70,12 @@ impl SoftKey {
                 (Inner::MlKem(key), raw)
             }
         };
-        Ok(Self { public_key: PublicKey::from_raw(algorithm, &raw)?, inner })
+        Ok(Self { public_key: PublicKey::from_raw(algorithm, &raw)?, inner, secret: secret.clone() })
+    }
+
+    /// What the key was made from, to seal it anew.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
     }
 
     /// The public key.

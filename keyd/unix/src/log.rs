@@ -7,6 +7,11 @@ use tracing_subscriber::EnvFilter;
 /// Logs to standard error; `KEYD_LOG` sets the level (error, warn, info, debug), else it is info.
 pub fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("KEYD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // The TPM's binding calls an error what keyd asked for, such as a handle that is free; keyd tells what is one.
+    let filter = match "tss_esapi=off".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -36,6 +36,13 @@ impl Output {
         Ok(())
     }
 
+    /// Says on standard error how far a long command is; with JSON nothing.
+    pub fn progress(&self, line: &str) {
+        if !self.json {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+
     /// Ends the command: a failure is printed on standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 denied,
     /// 4 no such key, 5 a service or device cannot be reached, 6 the key exists.
     pub fn end(&self, result: Result<(), Failure>) -> ExitCode {

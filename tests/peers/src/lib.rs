@@ -2,6 +2,7 @@
 //!
 //! `tests/peers/install.sh` puts what no package brings into `target/peers`.
 
+pub mod interposer;
 pub mod openssl;
 pub mod spire;
 pub mod swtpm;

@@ -1,7 +1,6 @@
 //! `keyd ca ...`: the root of a trust domain.
 
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -63,7 +62,7 @@ impl Ca {
                 let signer = RootKey { client, info: &info };
                 let validity = Validity::starting(SystemTime::now(), lifetime);
                 let root = self_signed_root(&signer, &trust_domain, validity).await?;
-                save(&out, &root)?;
+                super::save(&out, to_pem([&root])?.as_bytes())?;
                 root
             }
         };
@@ -103,25 +102,6 @@ fn existing(out: &Path, info: &KeyInfo, trust_domain: &TrustDomain) -> Result<Op
         ));
     }
     Ok(Some(root))
-}
-
-/// Writes the certificate whole or not at all, never over another file.
-fn save(out: &Path, root: &Certificate) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| {
-        Failure::new(Reason::BadRequest, format!("{}: cannot write it: {e}", out.display()))
-    };
-    let mut partial = out.as_os_str().to_owned();
-    partial.push(".new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .open(&partial)
-        .map_err(failed)?;
-    std::io::Write::write_all(&mut file, to_pem([root])?.as_bytes()).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    fs::rename(&partial, out).map_err(failed)
 }
 
 /// The root key in keyd, as a signer of certificates.

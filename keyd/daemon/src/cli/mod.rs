@@ -1,15 +1,20 @@
 //! The command line.
 
+mod accept_store;
 mod ca;
 mod config;
 mod doctor;
 mod key;
 mod metrics;
 mod node;
+mod reseal;
 mod serve;
 mod status;
 mod token;
+mod tpm;
 
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,6 +22,8 @@ use clap::{Parser, Subcommand};
 use keyd_api::Client;
 use keyd_core::{Failure, Reason};
 use keyd_unix::Output;
+
+use crate::process;
 
 /// Holds private keys in an HSM or sealed by the TPM, and uses them for callers that the policy allows.
 ///
@@ -64,6 +71,11 @@ enum Command {
     ///
     /// keyd opens no network socket; node_exporter's textfile collector takes this output as a file.
     Metrics,
+    AcceptStore(accept_store::AcceptStore),
+    Reseal(reseal::Reseal),
+    /// Sign PCR policies
+    #[command(subcommand)]
+    Tpm(tpm::Tpm),
     /// Check a configuration without starting anything
     #[command(subcommand)]
     Config(config::Config),
@@ -79,6 +91,11 @@ pub fn main() -> ExitCode {
     // The worker must not start the threads of a runtime: it belongs to the vendor's module.
     if matches!(cli.command, Command::Pkcs11Worker) {
         return keyd_pkcs11::worker::run();
+    }
+    let touches_tpm =
+        matches!(cli.command, Command::AcceptStore(_) | Command::Token(token::Token::SealPin(_)));
+    if touches_tpm && let Err(failure) = process::silence_libtss2() {
+        return output.end(Err(failure));
     }
     let result = match cli.command {
         Command::Serve(serve) => serve.run(),
@@ -97,6 +114,9 @@ async fn ask(command: Command, socket: &Path, output: &Output) -> Result<(), Fai
         Command::Doctor => doctor::run(&client, output).await,
         Command::Metrics => metrics::run(&client, output).await,
         Command::Status => status::run(&client, output).await,
+        Command::Reseal(reseal) => reseal.run(&client, output).await,
+        Command::Tpm(tpm) => tpm.run(output),
+        Command::AcceptStore(accept) => accept.run(output).await,
         Command::Config(config) => config.run(output),
         Command::Serve(_) | Command::Pkcs11Worker => {
             Err(Failure::new(Reason::Internal, "not a client command"))
@@ -109,4 +129,34 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::new(Reason::Internal, format!("cannot start a runtime: {e}")))
+}
+
+/// A PCR of the SHA-256 bank with a value, as `7=3d45...`.
+fn pcr_value(text: &str) -> Result<(u8, [u8; 32]), String> {
+    let read = || {
+        let (index, value) = text.split_once('=')?;
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(value, &mut bytes).ok()?;
+        Some((index.parse().ok().filter(|index| *index < 24)?, bytes))
+    };
+    read().ok_or_else(|| format!("{text:?} is not INDEX=VALUE, a PCR from 0 to 23 and 64 hexadecimal digits"))
+}
+
+/// Writes a file that all may read, whole or not at all.
+fn save(path: &Path, contents: &[u8]) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| {
+        Failure::new(Reason::BadRequest, format!("{}: cannot write it: {e}", path.display()))
+    };
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".new");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .open(&partial)
+        .map_err(failed)?;
+    std::io::Write::write_all(&mut file, contents).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    fs::rename(&partial, path).map_err(failed)
 }

@@ -3,6 +3,7 @@
 mod init;
 mod list;
 mod orphan;
+mod seal_pin;
 
 use clap::Subcommand;
 use keyd_api::Client;
@@ -17,6 +18,7 @@ use super::serve::WORKER_COMMAND;
 pub enum Token {
     List(list::List),
     Init(init::Init),
+    SealPin(seal_pin::SealPin),
     RemoveOrphan(orphan::RemoveOrphan),
 }
 
@@ -26,6 +28,7 @@ impl Token {
         match self {
             Self::List(list) => list.run(output).await,
             Self::Init(init) => init.run(output).await,
+            Self::SealPin(seal) => seal.run(output).await,
             Self::RemoveOrphan(orphan) => orphan.run(client, output).await,
         }
     }

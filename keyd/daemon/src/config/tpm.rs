@@ -6,6 +6,8 @@ use serde::Deserialize;
 
 /// Highest PCR.
 const PCR_MAX: u8 = 23;
+/// The NV indices that TPMs leave to their owner (TCG Registry of Reserved TPM 2.0 Handles §2.2).
+const OWNER_INDICES: std::ops::RangeInclusive<u32> = 0x0180_0000..=0x01bf_ffff;
 
 /// `[tpm]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -28,6 +30,12 @@ pub struct TpmTable {
     pub policy_key: Option<PathBuf>,
     /// File of signed PCR policies, as `systemd-measure sign` writes it.
     pub policy_signatures: Option<PathBuf>,
+    /// Whether the store is bound to a counter in the TPM, so that an older copy of it is refused.
+    #[serde(default = "default_counter")]
+    pub counter: bool,
+    /// NV index of that counter, in the range of the TPM's owner.
+    #[serde(default = "default_counter_handle")]
+    pub counter_handle: u32,
     /// How long one call may take, in ms.
     #[serde(default = "default_deadline")]
     pub call_deadline_ms: u64,
@@ -56,6 +64,14 @@ impl TpmTable {
         if (self.seal_to == SealTo::Pcrs) == self.pcrs.is_empty() {
             return Err("[tpm] pcrs and seal_to = \"pcrs\" belong together".to_owned());
         }
+        if !OWNER_INDICES.contains(&self.counter_handle) {
+            return Err(format!(
+                "[tpm] counter_handle {:#x} is not from {:#x} to {:#x}, the NV indices of a TPM's owner",
+                self.counter_handle,
+                OWNER_INDICES.start(),
+                OWNER_INDICES.end()
+            ));
+        }
         if self.policy_key.is_some() != self.policy_signatures.is_some() {
             return Err("[tpm] policy_key and policy_signatures belong together".to_owned());
         }
@@ -69,6 +85,14 @@ impl TpmTable {
 
 fn default_srk_handle() -> u32 {
     0x8100_0001
+}
+
+fn default_counter() -> bool {
+    true
+}
+
+fn default_counter_handle() -> u32 {
+    0x0180_4b44
 }
 
 fn default_deadline() -> u64 {
@@ -90,6 +114,7 @@ mod tests {
             ("seal_to = \"pcrs\"\npcrs = [11, 7]", "ascending"),
             ("seal_to = \"pcrs\"\npcrs = [24]", "0 to 23"),
             ("seal_to = \"signed-policy\"", "needs policy_key"),
+            ("counter_handle = 0x01c00002", "counter_handle 0x1c00002"),
             ("policy_key = \"/k\"", "belong together"),
             ("seal_to = \"signed-policy\"\npolicy_signatures = \"/s\"", "belong together"),
             ("seal_to = \"pcr\"", "Did you mean"),

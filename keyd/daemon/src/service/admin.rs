@@ -8,7 +8,8 @@ use keyd_core::{Failure, Health, Operation, Reason};
 use keyd_pkcs11::Token;
 use tonic::{Request, Response, Status};
 
-use super::{Services, refuse};
+use super::tpm::no_tpm;
+use super::{Services, refuse, reseal};
 use crate::doctor;
 use crate::metrics::Snapshot;
 use crate::places::Places;
@@ -44,7 +45,10 @@ impl AdminService for Services {
         request: Request<v1::DoctorRequest>,
     ) -> Result<Response<v1::DoctorResponse>, Status> {
         self.permit_node(&request, Operation::Status).map_err(refuse)?;
-        let findings = doctor::examine(&self.keyring, &self.admin.places).await;
+        let rules = self.rules.now();
+        let sealed_pin = rules.config.token.as_ref().and_then(|token| token.pin_sealed.as_deref());
+        let findings =
+            doctor::examine(&self.keyring, &self.admin.places, self.tpm.as_deref(), sealed_pin).await;
         Ok(Response::new(v1::DoctorResponse { findings }))
     }
 
@@ -65,6 +69,21 @@ impl AdminService for Services {
         let object = request.into_inner().object.to_vec();
         let label = self.keyring.remove_orphan(object).await.map_err(refuse)?;
         Ok(Response::new(v1::RemoveOrphanResponse { label }))
+    }
+
+    type ResealStream = reseal::Told;
+
+    async fn reseal(
+        &self,
+        request: Request<v1::ResealRequest>,
+    ) -> Result<Response<Self::ResealStream>, Status> {
+        self.permit_node(&request, Operation::Reseal).map_err(refuse)?;
+        let request = request.into_inner();
+        let tpm = self.tpm.as_ref().ok_or_else(|| refuse(no_tpm()))?.in_background();
+        let expected = reseal::expected(request.expected).map_err(refuse)?;
+        // What cannot be asked for is refused once, and not key by key.
+        tpm.examine(Vec::new(), &expected).await.map_err(refuse)?;
+        Ok(Response::new(reseal::reseal_all(self.keyring.clone(), tpm, expected, request.dry_run)))
     }
 
     async fn status(

@@ -3,6 +3,7 @@
 mod admin;
 mod binding;
 mod keys;
+mod reseal;
 mod tpm;
 
 use std::sync::Arc;

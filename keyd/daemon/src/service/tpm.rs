@@ -71,10 +71,12 @@ impl TpmService for Services {
 impl Services {
     fn tpm<T>(&self, request: &Request<T>) -> Result<&keyd_tpm::Tpm, Failure> {
         self.permit_node(request, Operation::Attest)?;
-        self.tpm.as_deref().ok_or_else(|| {
-            Failure::new(Reason::TpmAbsent, "no TPM is configured; add a [tpm] table to keyd.toml")
-        })
+        self.tpm.as_deref().ok_or_else(no_tpm)
     }
+}
+
+pub(super) fn no_tpm() -> Failure {
+    Failure::new(Reason::TpmAbsent, "no TPM is configured; add a [tpm] table to keyd.toml")
 }
 
 /// PCR indexes of the SHA-256 bank: 0 to 23, each once.

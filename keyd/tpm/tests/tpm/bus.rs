@@ -4,15 +4,15 @@ use keyd_core::{Reason, Sealer, Secret};
 use keyd_tpm::{Tpm, TpmConfig};
 
 use crate::attestation::make_credential;
-use crate::interposer::{CLEAR, EXTEND_PCR_16, Interposer, Meddle, QUOTE, START_AUTH_SESSION, UNSEAL};
 use crate::{Node, config};
+use peers::interposer::{CLEAR, EXTEND_PCR_16, Interposer, Meddle, QUOTE, START_AUTH_SESSION, UNSEAL};
 
 const CONTEXT: &[u8] = b"spire-server/x509-CA-A";
 
 #[tokio::test]
 async fn a_sealed_secret_never_crosses_the_bus_in_clear() {
     let node = Node::new();
-    let bus = Interposer::before(&node.swtpm);
+    let bus = Interposer::before(&node.swtpm).unwrap();
     let tpm = Tpm::open(config(&bus.tcti())).unwrap();
     let secret = Secret::new((100..132).collect());
     let blob = tpm.seal(&secret, CONTEXT).await.unwrap();
@@ -26,7 +26,7 @@ async fn a_sealed_secret_never_crosses_the_bus_in_clear() {
 #[tokio::test]
 async fn an_answer_altered_on_the_bus_is_refused_and_told() {
     let node = Node::new();
-    let bus = Interposer::before(&node.swtpm);
+    let bus = Interposer::before(&node.swtpm).unwrap();
     let tpm = Tpm::open(config(&bus.tcti())).unwrap();
     let blob = tpm.seal(&Secret::new(vec![9; 32]), CONTEXT).await.unwrap();
     bus.meddle(Meddle::AlterAnswer(UNSEAL));
@@ -40,7 +40,7 @@ async fn an_answer_altered_on_the_bus_is_refused_and_told() {
 #[tokio::test]
 async fn a_pcr_that_changes_between_reading_and_quoting_is_read_again() {
     let node = Node::new();
-    let bus = Interposer::before(&node.swtpm);
+    let bus = Interposer::before(&node.swtpm).unwrap();
     let tpm = Tpm::open(config(&bus.tcti())).unwrap();
     let before = tpm.read_pcrs(&[16]).await.unwrap();
     bus.meddle(Meddle::SendBefore(QUOTE, EXTEND_PCR_16));
@@ -53,7 +53,7 @@ async fn a_pcr_that_changes_between_reading_and_quoting_is_read_again() {
 #[tokio::test]
 async fn the_secret_of_a_credential_never_crosses_the_bus_in_clear() {
     let (node, verifier) = (Node::new(), Node::new());
-    let bus = Interposer::before(&node.swtpm);
+    let bus = Interposer::before(&node.swtpm).unwrap();
     let tpm = Tpm::open(config(&bus.tcti())).unwrap();
     let secret: Vec<u8> = (50..82).collect();
     let credential = make_credential(&verifier, &tpm.endorsement().await.unwrap(), &secret);
@@ -65,7 +65,7 @@ async fn the_secret_of_a_credential_never_crosses_the_bus_in_clear() {
 #[tokio::test]
 async fn a_tpm_that_is_cleared_while_connected_is_told() {
     let node = Node::new();
-    let bus = Interposer::before(&node.swtpm);
+    let bus = Interposer::before(&node.swtpm).unwrap();
     let name = node.tpm().ensure_srk().await.unwrap();
     let tpm = Tpm::open(TpmConfig { srk_name: Some(name), ..config(&bus.tcti()) }).unwrap();
     let blob = tpm.seal(&Secret::new(vec![9; 32]), CONTEXT).await.unwrap();

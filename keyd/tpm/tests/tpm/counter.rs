@@ -4,7 +4,7 @@ use keyd_core::Reason;
 use keyd_tpm::Counter;
 
 use crate::Node;
-use crate::interposer::{Interposer, Meddle, NV_READ};
+use peers::interposer::{Interposer, Meddle, NV_READ};
 
 const HANDLE: u32 = 0x0180_4b44;
 const NAME: &str = "0x1804b44";
@@ -87,7 +87,7 @@ async fn memory_that_says_the_right_number_and_is_no_counter_is_foreign() {
 #[tokio::test]
 async fn a_number_altered_on_the_bus_is_refused() {
     let node = Node::new();
-    let bus = Interposer::before(&node.swtpm);
+    let bus = Interposer::before(&node.swtpm).unwrap();
     let tpm = keyd_tpm::Tpm::open(crate::config(&bus.tcti())).unwrap();
     let ours = tpm.counter_authorization().unwrap();
     let first = tpm.make_counter(HANDLE, &ours).await.unwrap();

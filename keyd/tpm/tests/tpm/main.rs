@@ -12,7 +12,7 @@ mod attestation;
 mod bus;
 mod connection;
 mod counter;
-mod interposer;
+mod faults;
 mod policies;
 mod sealing;
 

@@ -11,7 +11,7 @@ use keyd_unix::Output;
 use serde_json::json;
 
 use super::{assignment, worker};
-use crate::devices::read_pin;
+use crate::pin;
 
 /// How long initialising may take: some tokens make keys of their own at it.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -45,8 +45,8 @@ impl Init {
         let wanted = NewToken {
             module,
             label: label.clone(),
-            so_pin: read_pin(&so_pin_file)?,
-            user_pin: read_pin(&pin_file)?,
+            so_pin: pin::from_file(&so_pin_file)?,
+            user_pin: pin::from_file(&pin_file)?,
             environment: environment.into_iter().collect::<BTreeMap<_, _>>(),
             deadline: DEADLINE,
         };

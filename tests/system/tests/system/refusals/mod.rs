@@ -21,23 +21,23 @@ use tokio::time::timeout;
 const START: Duration = Duration::from_secs(20);
 
 /// Exit codes of keyd, as its help lists them.
-const FAILED: i32 = 1;
-const USAGE: i32 = 2;
+pub const FAILED: i32 = 1;
+pub const USAGE: i32 = 2;
 const DENIED: i32 = 3;
 const NO_SUCH_KEY: i32 = 4;
-const UNREACHABLE: i32 = 5;
+pub const UNREACHABLE: i32 = 5;
 const EXISTS: i32 = 6;
 
 /// What keyd said when it refused, with `--json`.
 #[derive(Debug)]
-struct Refusal {
+pub struct Refusal {
     code: Option<i32>,
     reason: String,
     message: String,
 }
 
 impl Refusal {
-    fn of(output: &Output) -> Self {
+    pub fn of(output: &Output) -> Self {
         let said = String::from_utf8_lossy(&output.stderr);
         let last = said.lines().last().unwrap_or_default();
         let Ok(json) = serde_json::from_str::<Value>(last) else { panic!("no refusal in JSON: {said}") };
@@ -46,7 +46,7 @@ impl Refusal {
     }
 
     #[track_caller]
-    fn is(&self, code: i32, reason: Reason, words: &[&str]) {
+    pub fn is(&self, code: i32, reason: Reason, words: &[&str]) {
         assert_eq!((self.code, self.reason.as_str()), (Some(code), reason.name()), "{self:?}");
         for word in words {
             assert!(self.message.contains(word), "{word:?} is not in {:?}", self.message);
@@ -55,12 +55,12 @@ impl Refusal {
 }
 
 /// How a running keyd refuses a command.
-async fn refusal(keyd: &Keyd, args: &[&str]) -> Refusal {
+pub async fn refusal(keyd: &Keyd, args: &[&str]) -> Refusal {
     Refusal::of(&keyd.output(&[&["--json"], args].concat()).await.unwrap())
 }
 
 /// How keyd refuses to start on a configuration.
-async fn refused_start(config: &Path) -> Refusal {
+pub async fn refused_start(config: &Path) -> Refusal {
     let mut serve = Command::new(binary("keyd").unwrap());
     serve.args(["--json", "serve", "--config"]).arg(config).stdin(Stdio::null()).kill_on_drop(true);
     Refusal::of(&timeout(START, serve.output()).await.expect("it serves").unwrap())

@@ -1,0 +1,79 @@
+//! Sealing a key anew, to what the TPM boots now or is to boot.
+
+use std::sync::Arc;
+
+use keyd_core::{Failure, KeyId, Protection, Reason};
+use keyd_softkey::SoftKey;
+use keyd_tpm::{PcrValue, Tpm};
+
+use super::{Key, Keyring, undisturbed};
+use crate::places;
+
+/// What became of a key's seal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resealed {
+    /// It is a new one.
+    Done,
+    /// It was already as a new one would be.
+    Current,
+    /// It is to be renewed; nothing was changed.
+    Due,
+}
+
+impl Keyring {
+    /// The keys that the TPM sealed, sorted.
+    pub fn sealed_by_tpm(&self) -> Vec<Arc<Key>> {
+        self.all().into_iter().filter(|key| key.record.protection == Protection::TpmSealed).collect()
+    }
+
+    /// Seals a key anew, from memory where it was opened before. The new seal is opened once before it takes the place
+    /// of the old one.
+    ///
+    /// # Errors
+    /// [`Reason::KeyNotFound`] for one that is gone, or not the TPM's; the TPM's own. The old seal then stays.
+    pub async fn reseal(
+        &self,
+        id: KeyId,
+        tpm: Arc<Tpm>,
+        expected: Arc<[PcrValue]>,
+        dry_run: bool,
+    ) -> Result<Resealed, Failure> {
+        let keyring = self.clone();
+        undisturbed(async move {
+            let _lock = keyring.lock(&id).await;
+            let key = keyring.find(&id)?;
+            if key.record.protection != Protection::TpmSealed {
+                return Err(Failure::new(Reason::KeyNotFound, format!("key {id} is not the TPM's any more")));
+            }
+            let standing = tpm.examine(vec![key.record.material.clone()], &expected).await?;
+            if standing.iter().all(|standing| standing.current) {
+                return Ok(Resealed::Current);
+            }
+            if dry_run {
+                return Ok(Resealed::Due);
+            }
+            let secret = keyring.opened(&key).await?.secret();
+            let (record, context) =
+                (&key.record, places::context(&id, key.record.version, key.record.algorithm));
+            let material = tpm.seal_expecting(secret, &context, &expected).await?;
+            let soft = SoftKey::from_secret(record.algorithm, &unseal(&tpm, &material, &context).await?)?;
+            if *soft.public_key() != record.public_key {
+                return Err(Failure::new(
+                    Reason::Integrity,
+                    format!("the new seal of {id} opens as another key"),
+                ));
+            }
+            let mut renewed = record.clone();
+            renewed.material = material;
+            keyring.shared.records.put(&renewed).await?;
+            tracing::info!(key = %id, version = renewed.version, "key sealed anew");
+            keyring.show(Key::new(renewed, Some(soft)));
+            Ok(Resealed::Done)
+        })
+        .await
+    }
+}
+
+async fn unseal(tpm: &Tpm, material: &[u8], context: &[u8]) -> Result<keyd_core::Secret, Failure> {
+    keyd_core::Sealer::unseal(tpm, material, context).await
+}

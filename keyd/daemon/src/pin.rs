@@ -1,0 +1,111 @@
+//! The token's user PIN: in a file, in a systemd credential, or sealed by the TPM. It is never an argument, and never in the
+//! environment.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use keyd_core::{Failure, Reason, Sealer, Secret};
+use keyd_tpm::Tpm;
+
+use crate::config::TokenTable;
+
+/// Longest PIN file, in bytes.
+const PIN_FILE_LIMIT: u64 = 1024;
+/// Longest sealed PIN, in bytes: two PCR states and the areas of a sealed object.
+const SEALED_LIMIT: u64 = 8 * 1024;
+/// What a sealed PIN is bound to, so that no key's seal passes for it.
+const CONTEXT: &[u8] = b"keyd v1 token-pin";
+
+/// The PIN that `[token]` names.
+///
+/// # Errors
+/// [`Reason::BadConfig`] naming the file and what is wrong with it, never its content; the TPM's own.
+pub async fn read(table: &TokenTable, tpm: Option<&Tpm>) -> Result<Secret, Failure> {
+    let Some(path) = &table.pin_sealed else { return from_file(&clear_path(table)?) };
+    let tpm = tpm.ok_or_else(|| bad("[token] pin_sealed needs a [tpm]".to_owned()))?;
+    let unsealed = tpm.unseal(&sealed(path)?, CONTEXT).await;
+    unsealed.map_err(|f| {
+        let again = "with the PIN at hand, `keyd token seal-pin` seals it anew";
+        Failure::new(f.reason, format!("sealed PIN {}: {f} For a PIN, {again}.", path.display()))
+    })
+}
+
+/// The sealed PIN in a file.
+///
+/// # Errors
+/// [`Reason::BadConfig`] naming the file.
+pub fn sealed(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |why: String| bad(format!("sealed PIN {}: {why}", path.display()));
+    let found = fs::metadata(path).map_err(|e| failed(format!("cannot look at it: {e}")))?;
+    if found.len() > SEALED_LIMIT {
+        return Err(failed(format!("it has {} bytes, more than {SEALED_LIMIT}", found.len())));
+    }
+    fs::read(path).map_err(|e| failed(format!("cannot read it: {e}")))
+}
+
+/// Seals a PIN into a file of mode 0600, in place of one that is there.
+///
+/// # Errors
+/// [`Reason::BadRequest`] for a PIN of more than 64 bytes, and a file that cannot be written; the TPM's own.
+pub async fn seal(pin: &Secret, tpm: &Tpm, path: &Path) -> Result<(), Failure> {
+    let blob = tpm.seal(pin, CONTEXT).await?;
+    let failed = |e: std::io::Error| {
+        Failure::new(Reason::BadRequest, format!("{}: cannot write it: {e}", path.display()))
+    };
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".new");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&partial)
+        .map_err(failed)?;
+    std::io::Write::write_all(&mut file, &blob).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    fs::rename(&partial, path).map_err(failed)
+}
+
+/// Reads a PIN from a file that nobody else may read; one newline at its end does not count.
+///
+/// # Errors
+/// [`Reason::BadConfig`] naming the file; never its content.
+pub fn from_file(path: &Path) -> Result<Secret, Failure> {
+    let failed = |why: String| bad(format!("PIN file {}: {why}", path.display()));
+    let found = fs::metadata(path).map_err(|e| failed(format!("cannot look at it: {e}")))?;
+    if found.mode() & 0o077 != 0 {
+        return Err(failed(format!("mode {:04o} lets others read it; chmod 0600", found.mode() & 0o777)));
+    }
+    if found.len() > PIN_FILE_LIMIT {
+        return Err(failed(format!("it has {} bytes; a PIN has at most {PIN_FILE_LIMIT}", found.len())));
+    }
+    let bytes = fs::read(path).map_err(|e| failed(format!("cannot read it: {e}")))?;
+    from_text(bytes).ok_or_else(|| failed("it is empty".to_owned()))
+}
+
+/// A PIN as it was read; one newline at its end does not count. None for an empty one.
+pub fn from_text(mut bytes: Vec<u8>) -> Option<Secret> {
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    (!bytes.is_empty()).then(|| Secret::new(bytes))
+}
+
+fn clear_path(table: &TokenTable) -> Result<PathBuf, Failure> {
+    match (&table.pin_file, &table.pin_credential) {
+        (Some(file), _) => Ok(file.clone()),
+        (None, Some(name)) => {
+            std::env::var_os("CREDENTIALS_DIRECTORY").map(|dir| Path::new(&dir).join(name)).ok_or_else(|| {
+                bad(format!(
+                    "pin_credential {name:?} needs systemd: LoadCredentialEncrypted={name} in the unit"
+                ))
+            })
+        }
+        (None, None) => Err(bad("[token] names no PIN".to_owned())),
+    }
+}
+
+fn bad(why: String) -> Failure {
+    Failure::new(Reason::BadConfig, why)
+}

@@ -1,0 +1,114 @@
+//! Where secrets are not: in core dumps and swap, in arguments and environment, on the TPM's bus.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use keyd_core::{Protection, Reason};
+use nix::unistd::Pid;
+use peers::interposer::Interposer;
+use peers::swtpm::Swtpm;
+use peers::token::Token;
+use system::binary;
+use system::keyd::{Keyd, configure, namespaces, token_table, write_private};
+use system::service::Service;
+use tokio::process::Command;
+
+use crate::refusals::{FAILED, Refusal, refused_start};
+
+/// The user that runs keyd where the test is root.
+const NOBODY: u32 = 65534;
+
+#[tokio::test]
+async fn keyd_is_not_dumpable_and_says_truly_whether_its_memory_is_locked() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = configure(dir.path(), "").unwrap();
+    let socket = dir.path().join("keyd.sock");
+    let program = dir.path().join("keyd");
+    fs::copy(binary("keyd").unwrap(), &program).unwrap();
+    let serve = ["serve", "--config", config.to_str().unwrap()];
+    let log = dir.path().join("log");
+    // The kernel gives the files in /proc of a process that cannot be dumped to root; so root is another user here.
+    let mut service = if nix::unistd::geteuid().is_root() {
+        for path in [dir.path(), &config] {
+            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let id = NOBODY.to_string();
+        let change = ["--reuid", &id, "--regid", &id, "--clear-groups", "--", program.to_str().unwrap()];
+        Service::spawn(Path::new("setpriv"), change.iter().chain(&serve), &log).unwrap()
+    } else {
+        Service::spawn(&program, serve, &log).unwrap()
+    };
+    service.listens_on(&socket).await.unwrap();
+    let pid = service.pid().unwrap();
+    assert_eq!(fs::metadata(format!("/proc/{pid}/mem")).unwrap().uid(), 0, "it can be dumped");
+    service.stop().await.unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let keyd = Keyd::start(dir.path(), &namespaces(&[("dev", &[Protection::Software])])).await.unwrap();
+    let said = keyd.json(&["status"]).await.unwrap()["memory_locked"].as_bool().unwrap();
+    assert_eq!(said, locked(keyd.service().pid().unwrap()) > 0);
+}
+
+/// Locked memory, in kB.
+fn locked(pid: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmLck:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_pin_that_the_tpm_sealed_opens_the_token_and_is_nowhere_to_be_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let tpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
+    let bus = Interposer::before(&tpm).unwrap();
+    let token = Token::softhsm(dir.path()).unwrap();
+    let (clear, sealed) = (dir.path().join("pin"), dir.path().join("pin.sealed"));
+    write_private(&clear, token.user_pin).unwrap();
+    let table = token_table(&token, &clear)
+        .replace("pin_file", "pin_sealed")
+        .replace(&format!("{clear:?}"), &format!("{sealed:?}"));
+    let tpm_table = format!("[tpm]\ntcti = {:?}\nseal_to = \"pcrs\"\npcrs = [16]\n", bus.tcti());
+    let config = table + &tpm_table + &namespaces(&[("hsm", &[Protection::Hsm])]);
+    let file = configure(dir.path(), &config).unwrap();
+    refused_start(&file).await.is(FAILED, Reason::BadConfig, &["pin.sealed", "cannot look at it"]);
+
+    let seal = async || {
+        let mut seal = Command::new(binary("keyd").unwrap());
+        seal.args(["--json", "token", "seal-pin", "--config"]).arg(&file).arg("--in").arg(&clear);
+        seal.arg("--out").arg(&sealed).output().await.unwrap()
+    };
+    let output = seal().await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::remove_file(&clear).unwrap();
+    assert_eq!(fs::metadata(&sealed).unwrap().mode() & 0o777, 0o600);
+
+    let keyd = Keyd::restart(dir.path()).await.unwrap();
+    keyd.json(&["key", "create", "hsm/a", "--algorithm", "ec-p256"]).await.unwrap();
+    let pin = token.user_pin.as_bytes();
+    let holds_pin = |bytes: &[u8]| bytes.windows(pin.len()).any(|window| window == pin);
+    for pid in [keyd.service().pid().unwrap(), keyd.worker().unwrap()] {
+        for file in ["cmdline", "environ"] {
+            assert!(!holds_pin(&fs::read(format!("/proc/{pid}/{file}")).unwrap()), "{file} of {pid}");
+        }
+    }
+    assert!(!holds_pin(&fs::read(&sealed).unwrap()) && !bus.saw(pin));
+    assert!(!holds_pin(keyd.service().log().unwrap().as_bytes()));
+
+    // Another state: named while keyd runs, and at the next start.
+    bus.hang_up();
+    let digest = format!("16:sha256={}", "07".repeat(32));
+    assert!(tpm.tool("tpm2_pcrextend").arg(digest).status().unwrap().success());
+    let doctor = keyd.output(&["--json", "doctor"]).await.unwrap();
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains("sealed PIN") && said.contains("keyd token seal-pin"), "{said}");
+    keyd.stop().await.unwrap();
+    let words = ["pin.sealed", "PCR 16 was 0000", "keyd token seal-pin"];
+    refused_start(&file).await.is(FAILED, Reason::PcrChanged, &words);
+
+    write_private(&clear, &"9".repeat(65)).unwrap();
+    Refusal::of(&seal().await).is(FAILED, Reason::BadRequest, &["1 to 64 bytes"]);
+    write_private(&clear, token.user_pin).unwrap();
+    assert!(seal().await.status.success());
+    Keyd::restart(dir.path()).await.unwrap().json(&["key", "show", "hsm/a"]).await.unwrap();
+}
