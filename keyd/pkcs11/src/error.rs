@@ -62,7 +62,7 @@ pub(crate) enum Error {
     )]
     DidNotOpen { source: Option<Cryptoki> },
     #[error(
-        "the wrapped secret did not open: the token holds no {:?}. Was it initialised anew?",
+        "the wrapped secret did not open: the token does not hold the {:?} that wrapped it. Was it initialised anew?",
         crate::worker::WRAPPING_KEY
     )]
     NoWrappingKey,

@@ -90,6 +90,8 @@ pub fn main() -> ExitCode {
     let output = Output::new("keyd", cli.json);
     // The worker must not start the threads of a runtime: it belongs to the vendor's module.
     if matches!(cli.command, Command::Pkcs11Worker) {
+        // As far as the system grants it, like keyd, which has told what to do where it does not.
+        keyd_unix::lock_memory();
         return keyd_pkcs11::worker::run();
     }
     let touches_tpm =

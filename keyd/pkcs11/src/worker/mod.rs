@@ -13,6 +13,7 @@ mod module;
 mod provision;
 mod survey;
 mod wrap;
+mod wrapping_keys;
 
 use std::io::{self, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, RawFd};

@@ -16,6 +16,7 @@ use cryptoki::types::AuthPin;
 
 use super::News;
 use super::dialect::Dialect;
+use super::wrapping_keys::{self, WrappingKeys};
 use crate::config::TokenName;
 use crate::error::{self, Error};
 use crate::lock;
@@ -38,8 +39,8 @@ pub(super) struct Module {
     gate: Mutex<Gate>,
     /// CKA_ID to private key. Handles of token objects hold across sessions, as long as the login lasts.
     handles: Mutex<HashMap<Vec<u8>, ObjectHandle>>,
-    /// The wrapping key. Held while it is made, so that it is made once.
-    pub wrapping: Mutex<Option<ObjectHandle>>,
+    /// Held while a wrapping key is made, so that it is made once.
+    pub wrapping: Mutex<WrappingKeys>,
 }
 
 /// Whether the PIN may still be presented.
@@ -183,7 +184,7 @@ impl Module {
             Ok(()) | Err(_) => {
                 self.news.tell(Answer::Pin(PinNews::Accepted.into()));
                 lock(&self.handles).clear();
-                *lock(&self.wrapping) = None;
+                wrapping_keys::forget(self);
                 (None, Ok(()))
             }
         })

@@ -84,15 +84,15 @@ const SOON: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_fails_once_is_not_seen() {
-    for_every_function(|bench, function, what, code| {
+    for_every_function(&CODES.map(Action::Return), |bench, function, what, action| {
         Box::pin(async move {
             let token = bench.token();
-            bench.inject(function, Fault::once(Action::Return(code)));
+            bench.inject(function, Fault::once(action));
             let outcome = bench.make_use(&token, what).await;
             match outcome {
                 _ if bench.calls(function) == 0 => Err("it was not called".to_owned()),
-                Err(failure) if does_not_open(function, code, &failure) => Ok(()),
-                Err(failure) if may_hide_a_wrong_pin(function, code, &failure) => Ok(()),
+                Err(failure) if does_not_open(function, action, &failure) => Ok(()),
+                Err(failure) if may_hide_a_wrong_pin(function, action, &failure) => Ok(()),
                 outcome => outcome.map_err(|failure| describe(&failure)),
             }
         })
@@ -102,10 +102,10 @@ async fn a_call_that_fails_once_is_not_seen() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_fails_always_is_told_and_made_again_when_the_fault_is_gone() {
-    for_every_function(|bench, function, what, code| {
+    for_every_function(&CODES.map(Action::Return), |bench, function, what, action| {
         Box::pin(async move {
             let token = bench.token();
-            bench.inject(function, Fault::always(Action::Return(code)));
+            bench.inject(function, Fault::always(action));
             let outcome = timeout(SOON, bench.make_use(&token, what)).await.map_err(|_| "it takes long")?;
             match outcome {
                 // What fails is the next call of that session, if any: the search is still active.
@@ -113,13 +113,31 @@ async fn a_call_that_fails_always_is_told_and_made_again_when_the_fault_is_gone(
                 Ok(()) => return Err("nobody was told".to_owned()),
                 Err(failure) if function == "C_FindObjectsFinal" && failure.reason == Reason::TokenFailed => {
                 }
-                Err(failure) if does_not_open(function, code, &failure) => {}
-                Err(failure) if may_hide_a_wrong_pin(function, code, &failure) => {}
-                Err(failure) if expected(code).contains(&failure.reason) && is_a_sentence(&failure) => {}
+                Err(failure) if does_not_open(function, action, &failure) => {}
+                Err(failure) if may_hide_a_wrong_pin(function, action, &failure) => {}
+                Err(failure) if expected(action).contains(&failure.reason) && is_a_sentence(&failure) => {}
                 Err(failure) => return Err(describe(&failure)),
             }
             bench.faults.lift(function).unwrap();
             serves_soon(bench, &token, what).await
+        })
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_dies_once_in_any_call_is_not_seen() {
+    for_every_function(&[Action::Abort, Action::Segfault], |bench, function, what, action| {
+        Box::pin(async move {
+            let token = bench.token();
+            // The token has carried out what the one that crashes was asked for.
+            let fault = Fault::once(action);
+            bench.inject(function, if action == Action::Segfault { fault.after() } else { fault });
+            let outcome = bench.make_use(&token, what).await;
+            match bench.calls(function) {
+                0 => Err("it was not called".to_owned()),
+                _ => outcome.map_err(|failure| describe(&failure)),
+            }
         })
     })
     .await;
@@ -136,11 +154,11 @@ async fn serves_soon(bench: &Bench, token: &Token, what: Use) -> Result<(), Stri
     Ok(())
 }
 
-/// The reasons that a caller may be given for a code.
-fn expected(code: u64) -> &'static [Reason] {
-    match code {
-        CKR_DEVICE_REMOVED | CKR_TOKEN_NOT_PRESENT => &[Reason::TokenAbsent],
-        CKR_DEVICE_ERROR | CKR_HOST_MEMORY | CKR_CRYPTOKI_NOT_INITIALIZED => {
+/// The reasons that a caller may be given.
+fn expected(action: Action) -> &'static [Reason] {
+    match action {
+        Action::Return(CKR_DEVICE_REMOVED | CKR_TOKEN_NOT_PRESENT) => &[Reason::TokenAbsent],
+        Action::Return(CKR_DEVICE_ERROR | CKR_HOST_MEMORY | CKR_CRYPTOKI_NOT_INITIALIZED) => {
             &[Reason::TokenInterrupted, Reason::TokenAbsent]
         }
         // Absent where it comes from the calls that look for the token.
@@ -149,14 +167,14 @@ fn expected(code: u64) -> &'static [Reason] {
 }
 
 /// These two say of a blob that it does not open, too.
-fn does_not_open(function: &str, code: u64, failure: &Failure) -> bool {
+fn does_not_open(function: &str, action: Action, failure: &Failure) -> bool {
     function == "C_Decrypt"
-        && [CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED].contains(&code)
+        && [CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED].map(Action::Return).contains(&action)
         && failure.reason == Reason::UnsealFailed
 }
 
 /// After codes that do not say whether the PIN was looked at, it is not presented again in the same call.
-fn may_hide_a_wrong_pin(function: &str, code: u64, failure: &Failure) -> bool {
+fn may_hide_a_wrong_pin(function: &str, action: Action, failure: &Failure) -> bool {
     let vague = [
         CKR_DEVICE_ERROR,
         CKR_DEVICE_MEMORY,
@@ -166,7 +184,7 @@ fn may_hide_a_wrong_pin(function: &str, code: u64, failure: &Failure) -> bool {
         CKR_OBJECT_HANDLE_INVALID,
     ];
     function == "C_Login"
-        && vague.contains(&code)
+        && vague.map(Action::Return).contains(&action)
         && failure.reason == Reason::TokenFailed
         && failure.message.contains("did not say whether the PIN is right")
 }
@@ -179,53 +197,54 @@ fn describe(failure: &Failure) -> String {
     format!("{:?}: {failure}", failure.reason)
 }
 
-type Check = for<'a> fn(&'a Bench, &'static str, Use, u64) -> BoxFuture<'a, Result<(), String>>;
+type Check = for<'a> fn(&'a Bench, &'static str, Use, Action) -> BoxFuture<'a, Result<(), String>>;
 
-/// Makes the check for each function and code. After each, the token must hold what it held before.
-async fn for_every_function(check: Check) {
+/// Makes the check for each function and action. After each, the token must hold what it held before.
+async fn for_every_function(actions: &[Action], check: Check) {
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let mut running = JoinSet::new();
     for (function, what) in FUNCTIONS {
-        let turns = turns.clone();
+        let (turns, actions) = (turns.clone(), actions.to_vec());
         running.spawn(async move {
             let _turn = turns.acquire().await.unwrap();
             let mut bench = Bench::new().await;
             let mut wrong = Vec::new();
-            for code in CODES {
+            for action in actions {
                 if function == "C_GenerateKey" {
                     // It is called once in the life of a token.
                     bench = Bench::new().await;
                 }
-                let checked = check(&bench, function, what, code).await;
+                let checked = check(&bench, function, what, action).await;
                 bench.faults.lift(function).unwrap();
                 if let Err(why) = checked.and(bench.is_unchanged().await) {
-                    wrong.push(format!("{function} in {what:?} gives {code:#x}: {why}"));
+                    wrong.push(format!("{function} in {what:?}, {action:x?}: {why}"));
                 }
             }
             wrong
         });
     }
     let wrong = running.join_all().await.concat();
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), FUNCTIONS.len() * CODES.len(), wrong.join("\n"));
+    let tried = FUNCTIONS.len() * actions.len();
+    assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 // === Bench ===
 
 /// A SoftHSM2 token behind the shim, with a key and a blob in it.
-struct Bench {
+pub struct Bench {
     _dir: TempDir,
-    faults: Faults,
+    pub faults: Faults,
     /// Through the shim.
-    config: TokenConfig,
+    pub config: TokenConfig,
     /// Without it.
     plain: Token,
-    key: VaultKey,
+    pub key: VaultKey,
 }
 
 const CONTEXT: &[u8] = b"spire-server/x509-CA-A";
 
 impl Bench {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let (dir, config) = softhsm();
         let plain = token(&config);
         let key = create(&plain, Algorithm::EcP256).await;
@@ -235,15 +254,15 @@ impl Bench {
     }
 
     /// With a worker of its own.
-    fn token(&self) -> Token {
+    pub fn token(&self) -> Token {
         token(&self.config)
     }
 
-    fn inject(&self, function: &str, fault: Fault) {
+    pub fn inject(&self, function: &str, fault: Fault) {
         self.faults.inject(function, fault).unwrap();
     }
 
-    fn calls(&self, function: &str) -> u64 {
+    pub fn calls(&self, function: &str) -> u64 {
         self.faults.calls(function).unwrap()
     }
 
@@ -299,14 +318,14 @@ impl Bench {
         }
     }
 
-    async fn objects(&self) -> usize {
+    pub async fn objects(&self) -> usize {
         let objects = self.plain.list_objects().await.unwrap();
         objects.iter().filter(|object| object.kind != ObjectKind::WrappingKey).count()
     }
 }
 
 /// The token as `config` has it, with the shim between.
-fn behind_the_shim(faults: &Faults, mut config: TokenConfig) -> TokenConfig {
+pub fn behind_the_shim(faults: &Faults, mut config: TokenConfig) -> TokenConfig {
     config.environment.extend(faults.environment(&config.module));
     config.module = fault_shim::module().unwrap();
     config

@@ -7,6 +7,7 @@ mod keys;
 mod loss;
 mod pin;
 mod provision;
+mod trouble;
 mod wrap;
 
 use std::path::Path;

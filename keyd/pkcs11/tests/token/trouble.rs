@@ -1,0 +1,151 @@
+//! Modules that hang, crash again and again, give wrong bytes, or refuse the PIN.
+
+use std::time::Duration;
+
+use fault_shim::code::{
+    CKR_PIN_EXPIRED, CKR_PIN_INCORRECT, CKR_PIN_INVALID, CKR_PIN_LEN_RANGE, CKR_PIN_LOCKED,
+};
+use fault_shim::{Action, Fault};
+use keyd_core::{Algorithm, Failure, Health, HealthState, Reason, Sealer, SignInput, Vault};
+use keyd_pkcs11::Token;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::{Instant, sleep};
+
+use super::faults::Bench;
+use super::{secret, sign, token};
+
+/// How long a call may take in these tests.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+async fn sign_once(bench: &Bench, token: &Token) -> Result<Vec<u8>, Failure> {
+    token.sign(&bench.key.handle, Algorithm::EcP256, SignInput::Message(b"m")).await
+}
+
+async fn create_once(token: &Token) -> Result<(), Failure> {
+    token.create(&"n/new".parse().unwrap(), Algorithm::EcP256).await.map(drop)
+}
+
+/// One call hangs in `function`; three others go on signing until after the worker was replaced.
+async fn one_call_hangs(function: &str, victim: impl AsyncFn(&Bench, &Token) -> Result<(), Failure>) {
+    let mut bench = Bench::new().await;
+    bench.config.call_deadline = DEADLINE;
+    let token = bench.token();
+    sign(&token, &bench.key, b"m").await;
+    let hung = token.worker_pid();
+    bench.inject(function, Fault::once(Action::Hang));
+    let start = Instant::now();
+    let victim = async {
+        let late = victim(&bench, &token).await.unwrap_err();
+        assert_eq!(late.reason, Reason::DeadlineExceeded, "{late}");
+        assert!((DEADLINE..DEADLINE * 2).contains(&start.elapsed()), "{:?}", start.elapsed());
+    };
+    let others = async || {
+        while bench.calls(function) == 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        while start.elapsed() < DEADLINE + Duration::from_secs(1) {
+            let one = Instant::now();
+            sign(&token, &bench.key, b"m").await;
+            assert!(one.elapsed() < DEADLINE / 2, "another waited {:?}", one.elapsed());
+        }
+    };
+    tokio::join!(victim, others(), others(), others());
+    assert_ne!(token.worker_pid(), hung);
+    bench.faults.lift(function).unwrap();
+    create_once(&token).await.unwrap();
+    assert_eq!(bench.objects().await, 4, "two keys, both halves");
+}
+
+#[tokio::test]
+async fn a_signature_that_hangs_costs_its_caller_a_deadline_and_nobody_else_anything() {
+    one_call_hangs("C_Sign", async |bench, token| sign_once(bench, token).await.map(drop)).await;
+}
+
+#[tokio::test]
+async fn a_key_whose_making_hangs_costs_its_caller_a_deadline_and_nobody_else_anything() {
+    one_call_hangs("C_GenerateKeyPair", async |_, token| create_once(token).await).await;
+}
+
+#[tokio::test]
+async fn a_module_that_always_crashes_is_told_and_not_loaded_in_a_storm() {
+    let bench = Bench::new().await;
+    let token = bench.token();
+    bench.inject("C_Sign", Fault::always(Action::Segfault));
+    bench.inject("C_Initialize", Fault::always(Action::Pass));
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        let died = sign_once(&bench, &token).await.unwrap_err();
+        assert_eq!(died.reason, Reason::TokenInterrupted, "{died}");
+        assert!(died.message.contains("Try again"), "{died}");
+    }
+    let loads = bench.calls("C_Initialize");
+    assert!((2..12).contains(&loads), "loaded {loads} times");
+    bench.faults.lift("C_Sign").unwrap();
+    sign(&token, &bench.key, b"m").await;
+}
+
+#[tokio::test]
+async fn a_slow_module_is_waited_for() {
+    let bench = Bench::new().await;
+    let token = bench.token();
+    bench.inject("C_Sign", Fault::always(Action::Delay(Duration::from_millis(300))));
+    let start = Instant::now();
+    tokio::join!(sign(&token, &bench.key, b"a"), sign(&token, &bench.key, b"b"));
+    // C_Sign is called for the length, too.
+    assert!(start.elapsed() < Duration::from_millis(1100), "not one after the other: {:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn wrong_bytes_make_neither_a_key_nor_a_blob() {
+    let bench = Bench::new().await;
+    let token = bench.token();
+    bench.inject("C_GetAttributeValue", Fault::always(Action::Garble));
+    let refusal = create_once(&token).await.unwrap_err();
+    assert_eq!(refusal.reason, Reason::TokenFailed, "{refusal}");
+    assert_eq!(bench.objects().await, 2, "nothing is left of it");
+    bench.faults.lift("C_GetAttributeValue").unwrap();
+    for function in ["C_Encrypt", "C_Decrypt"] {
+        bench.inject(function, Fault::always(Action::Garble));
+        let refusal = token.seal(&secret("seed"), b"c").await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::Integrity, "{function}: {refusal}");
+        bench.faults.lift(function).unwrap();
+    }
+    token.seal(&secret("seed"), b"c").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_that_can_be_neither_used_nor_removed_is_named() {
+    let bench = Bench::new().await;
+    let token = bench.token();
+    bench.inject("C_GetAttributeValue", Fault::always(Action::Garble));
+    bench.inject("C_DestroyObject", Fault::always(Action::Return(fault_shim::code::CKR_GENERAL_ERROR)));
+    let left = create_once(&token).await.unwrap_err();
+    assert!(left.message.contains("could not be removed (C_DestroyObject gave CKR_GENERAL_ERROR)"), "{left}");
+    assert_eq!(bench.objects().await, 4);
+}
+
+/// Whatever is called, by whichever worker, until keyd is started anew.
+#[tokio::test]
+async fn a_pin_that_any_code_refuses_is_presented_once() {
+    let bench = Bench::new().await;
+    for code in [CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_PIN_EXPIRED, CKR_PIN_INVALID, CKR_PIN_LEN_RANGE] {
+        let locked_out = bench.token();
+        bench.inject("C_Login", Fault::always(Action::Return(code)));
+        let call = || sign_once(&bench, &locked_out);
+        let (a, b, c, d) = tokio::join!(call(), call(), call(), call());
+        for result in [a, b, c, d] {
+            assert_eq!(result.unwrap_err().reason, Reason::TokenLockedOut);
+        }
+        kill(Pid::from_raw(locked_out.worker_pid().unwrap().try_into().unwrap()), Signal::SIGKILL).unwrap();
+        for _ in 0..4 {
+            assert_eq!(call().await.unwrap_err().reason, Reason::TokenLockedOut);
+        }
+        assert_eq!(bench.calls("C_Login"), 1, "{code:#x}");
+        bench.faults.lift("C_Login").unwrap();
+        let Health { state, detail, .. } = Vault::health(&locked_out).await;
+        assert_eq!(state, HealthState::LockedOut);
+        assert!(detail.contains("C_Login gave CKR_PIN") && detail.contains("restart keyd"), "{detail}");
+        sign(&token(&bench.config), &bench.key, b"after a restart").await;
+    }
+}
