@@ -111,7 +111,7 @@ fn default_drain_timeout() -> u64 {
 mod tests {
     use std::path::Path;
 
-    use keyd_core::{Failure, Reason};
+    use keyd_core::Failure;
 
     use super::*;
 

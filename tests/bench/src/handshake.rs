@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use keyd_api::Client;
 use keyd_core::{Algorithm, BoxFuture, Failure, KeyId, PublicKey, Secret, SignInput};
-use keyd_softkey::SoftKey;
 use keyd_tls::{
     Acceptor, AllowedId, AllowedIds, Bundles, Connector, HandleKey, Handshakes, Identity, Profile,
 };
@@ -115,11 +114,11 @@ fn id() -> Result<String> {
 
 /// An identity whose key is in this process, as rustls itself holds it.
 async fn in_process(minter: &Minter) -> Result<Identity> {
-    let key = SoftKey::from_secret(Algorithm::MlDsa65, &SoftKey::generate_secret(Algorithm::MlDsa65)?)?;
-    let pkcs8: Secret = key.to_pkcs8()?;
+    let key = Local::generate(Algorithm::MlDsa65)?;
+    let pkcs8: Secret = key.0.to_pkcs8()?;
     let signing = PrivateKeyDer::try_from(pkcs8.expose().to_vec()).map_err(anyhow::Error::msg)?;
     let signing = any_supported_type(&signing)?;
-    identity(minter, &Local(key), signing).await
+    identity(minter, &key, signing).await
 }
 
 /// An identity whose key keyd holds.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use keyd_core::Algorithm;
-use keyd_softkey::SoftKey;
 use keyd_x509::request;
 use peers::spire::{ServerConfig, SpireServer};
 use system::minter::{Local, Minter};
@@ -31,8 +30,11 @@ pub async fn rows(node: &Node, rounds: Rounds, table: &mut Table) -> Result<()> 
         goal: Goal::RatioAtLeast(0.65),
         what: "spire-server on keyd, CA ML-DSA-65 tpm-sealed / on its disk KeyManager, CA EC P-256; one client",
     };
-    let key = SoftKey::from_secret(Algorithm::EcP256, &SoftKey::generate_secret(Algorithm::EcP256)?)?;
-    let csr = request(&Local(key), Some(&format!("spiffe://{TRUST_DOMAIN}/rate").parse()?)).await?;
+    let csr = request(
+        &Local::generate(Algorithm::EcP256)?,
+        Some(&format!("spiffe://{TRUST_DOMAIN}/rate").parse()?),
+    )
+    .await?;
     let (on_disk, on_keyd) = (Minter::new(&dir), Minter::new(&node.spire_dir()));
     let figure =
         rounds.compare(row, |time| rate(&on_disk, &csr, time), |time| rate(&on_keyd, &csr, time)).await?;

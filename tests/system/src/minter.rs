@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use keyd_api::unix_channel;
-use keyd_core::{Failure, PublicKey, SignInput};
+use keyd_core::{Algorithm, Failure, PublicKey, SignInput};
 use keyd_softkey::SoftKey;
 use keyd_x509::{Certificate, Signer};
 use prost::Message;
@@ -65,6 +65,16 @@ impl Minter {
 
 /// A key in this process, as a signer of requests.
 pub struct Local(pub SoftKey);
+
+impl Local {
+    /// A new key.
+    ///
+    /// # Errors
+    /// Software cannot hold one of this algorithm.
+    pub fn generate(algorithm: Algorithm) -> Result<Self> {
+        Ok(Self(SoftKey::from_secret(algorithm, &SoftKey::generate_secret(algorithm)?)?))
+    }
+}
 
 impl Signer for Local {
     fn public_key(&self) -> &PublicKey {

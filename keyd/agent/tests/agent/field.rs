@@ -12,6 +12,7 @@ use peers::token::Token;
 use serde_json::Value;
 use system::keyd::{Keyd, token_table, write_private};
 use system::service::Service;
+use system::spire::{attestation_plugins, server_plugins};
 use tempfile::TempDir;
 use tokio::net::UnixDatagram;
 use tokio::process::Command;
@@ -265,43 +266,8 @@ fn plugins(node: &Node, root: &Path, enrolled: &Path) -> Result<String> {
     let ek_roots = node.path("ek-roots.pem");
     let pems = node.tpm.ek_roots().into_iter().map(std::fs::read_to_string).collect::<Result<String, _>>()?;
     std::fs::write(&ek_roots, pems)?;
-    let (plugin, socket) = (system::binary("keyd-spire-plugin")?, node.keyd.socket());
-    let (plugin, socket) = (plugin.display(), socket.display());
-    Ok(format!(
-        r#"
-  NodeAttestor "keyd_tpm" {{
-    plugin_cmd = "{plugin}"
-    plugin_data {{
-      socket = "{socket}"
-      ek_roots = "{}"
-      enrolled = "{}"
-    }}
-  }}
-  CredentialComposer "keyd" {{
-    plugin_cmd = "{plugin}"
-    plugin_data {{ socket = "{socket}" }}
-  }}
-  KeyManager "keyd" {{
-    plugin_cmd = "{plugin}"
-    plugin_data {{
-      socket = "{socket}"
-      namespace = "spire-server"
-      x509_ca_algorithm = "ml-dsa-65"
-    }}
-  }}
-  UpstreamAuthority "keyd" {{
-    plugin_cmd = "{plugin}"
-    plugin_data {{
-      socket = "{socket}"
-      root_key = "spire-root/root"
-      root_certificate = "{}"
-    }}
-  }}
-"#,
-        ek_roots.display(),
-        enrolled.display(),
-        root.display()
-    ))
+    let socket = node.keyd.socket();
+    Ok(attestation_plugins(&socket, enrolled, &ek_roots)? + &server_plugins(&socket, root)?)
 }
 
 /// The binaries beside the agent. Cargo builds those of a test's own package alone, and an old one must not pass for

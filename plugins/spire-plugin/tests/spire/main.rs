@@ -7,7 +7,6 @@ mod key_manager;
 mod keyd;
 mod node_attestor;
 mod plugin;
-mod software;
 mod upstream_authority;
 
 use std::collections::BTreeSet;

@@ -6,12 +6,12 @@ use keyd_core::Algorithm;
 use keyd_x509::{Certificate, request};
 use plugin_sdk::proto::upstreamauthority::upstream_authority_client::UpstreamAuthorityClient;
 use plugin_sdk::proto::upstreamauthority::{MintX509caRequest, MintX509caResponse};
+use system::minter::Local;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use crate::keyd::Keyd;
 use crate::plugin::Plugin;
-use crate::software::Software;
 use crate::{DOMAIN, chain};
 
 struct Authority {
@@ -48,7 +48,7 @@ impl Authority {
 }
 
 async fn csr(id: Option<&str>) -> Vec<u8> {
-    let key = Software::generate(Algorithm::MlDsa65);
+    let key = Local::generate(Algorithm::MlDsa65).unwrap();
     request(&key, id.map(|id| id.parse().unwrap()).as_ref()).await.unwrap()
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use keyd_core::Algorithm;
-use keyd_softkey::SoftKey;
 use keyd_x509::request;
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
@@ -40,8 +39,11 @@ pub async fn no_rights(node: &Node) -> Result<String> {
 
 /// The process that holds the vendor's module is killed again and again while SVIDs are minted; every mint goes through.
 pub async fn kill_worker_under_load(server: &Server) -> Result<String> {
-    let key = SoftKey::from_secret(Algorithm::EcP256, &SoftKey::generate_secret(Algorithm::EcP256)?)?;
-    let csr = request(&Local(key), Some(&format!("spiffe://{TRUST_DOMAIN}/load").parse()?)).await?;
+    let csr = request(
+        &Local::generate(Algorithm::EcP256)?,
+        Some(&format!("spiffe://{TRUST_DOMAIN}/load").parse()?),
+    )
+    .await?;
     let minter = Minter::new(&server.spire_dir());
     let until = Instant::now() + LOAD;
     let mut load = JoinSet::new();
