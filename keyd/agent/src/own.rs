@@ -85,7 +85,7 @@ impl Attestor {
         let id = self.slot(slot)?;
         let made = match self.keyd.create_key(&id, self.algorithm, None).await {
             Err(failure) if failure.reason == Reason::KeyExists => {
-                self.keyd.rotate_key(&id, Some(self.algorithm)).await?
+                self.keyd.rotate_key(&id, Some(self.algorithm), None).await?
             }
             made => made?,
         };

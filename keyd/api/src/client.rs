@@ -183,14 +183,38 @@ impl Client {
         })
     }
 
-    /// Replaces a key by a new one, of the same algorithm unless another is given.
+    /// Replaces a key by a new one, of the same algorithm and protection unless others are given.
     ///
     /// # Errors
     /// See [`Client::create_key`].
-    pub async fn rotate_key(&self, key: &KeyId, algorithm: Option<Algorithm>) -> Result<KeyInfo, Failure> {
-        let algorithm = algorithm.map(|a| a.to_string()).unwrap_or_default();
-        let request = v1::RotateKeyRequest { key: key.to_string(), algorithm };
+    pub async fn rotate_key(
+        &self,
+        key: &KeyId,
+        algorithm: Option<Algorithm>,
+        protection: Option<Protection>,
+    ) -> Result<KeyInfo, Failure> {
+        let request = v1::RotateKeyRequest {
+            key: key.to_string(),
+            algorithm: algorithm.map(|a| a.to_string()).unwrap_or_default(),
+            protection: protection.map(|p| p.to_string()).unwrap_or_default(),
+        };
         self.answer(self.keys().rotate_key(self.request(request)).await).and_then(KeyInfo::try_from)
+    }
+
+    /// Moves a key to another protection, to a weaker one only with `weaker`. Gives the key, and the protection that it
+    /// had before: the same where it was there already.
+    ///
+    /// # Errors
+    /// See [`Client::create_key`].
+    pub async fn migrate_key(
+        &self,
+        key: &KeyId,
+        to: Protection,
+        weaker: bool,
+    ) -> Result<(KeyInfo, Protection), Failure> {
+        let request = v1::MigrateKeyRequest { key: key.to_string(), protection: to.to_string(), weaker };
+        let response = self.answer(self.keys().migrate_key(self.request(request)).await)?;
+        Ok((KeyInfo::try_from(response.key.unwrap_or_default())?, response.before.parse()?))
     }
 
     /// Destroys a key.

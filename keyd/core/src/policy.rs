@@ -36,6 +36,8 @@ pub enum Operation {
     Rotate,
     /// Destroy a key.
     Delete,
+    /// Move a key to another protection.
+    Migrate,
     /// Use the TPM's endorsement and attestation keys: activate a credential, quote.
     Attest,
     /// Record and check which key an attestation is bound to (the plugins of a SPIRE server).
@@ -58,7 +60,8 @@ impl Operation {
             | Self::Sign
             | Self::Decapsulate
             | Self::Rotate
-            | Self::Delete => true,
+            | Self::Delete
+            | Self::Migrate => true,
             Self::Attest | Self::Bind | Self::Status | Self::Repair | Self::Reseal => false,
         }
     }
@@ -73,6 +76,7 @@ impl Operation {
             Self::Decapsulate => "decapsulate",
             Self::Rotate => "rotate",
             Self::Delete => "delete",
+            Self::Migrate => "migrate",
             Self::Attest => "attest",
             Self::Bind => "bind",
             Self::Status => "status",

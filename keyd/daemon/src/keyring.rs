@@ -1,5 +1,6 @@
 //! The life of keys: made, used, rotated, destroyed. A change is durable before it is acknowledged.
 
+mod migrate;
 mod orphans;
 mod reseal;
 
@@ -151,11 +152,16 @@ impl Keyring {
         made
     }
 
-    /// Replaces a key by a new one under the same protection; the old private key is destroyed.
+    /// Replaces a key by a new one, under the same protection unless another is given; the old private key is destroyed.
     ///
     /// # Errors
     /// [`Reason::KeyNotFound`] and those of [`Keyring::create`]; the old key then stays.
-    pub async fn rotate(&self, id: KeyId, algorithm: Option<Algorithm>) -> Result<Arc<Key>, Failure> {
+    pub async fn rotate(
+        &self,
+        id: KeyId,
+        algorithm: Option<Algorithm>,
+        protection: Option<Protection>,
+    ) -> Result<Arc<Key>, Failure> {
         let call = self.metrics().call(Operation::Rotate, &id.namespace);
         let keyring = self.clone();
         let made = undisturbed(async move {
@@ -163,10 +169,9 @@ impl Keyring {
             let old = keyring.find(&id)?;
             let algorithm = algorithm.unwrap_or(old.record.algorithm);
             // Another algorithm may be one that this token cannot hold: then the namespace's order decides again.
-            let candidates = if algorithm == old.record.algorithm {
-                vec![old.record.protection]
-            } else {
-                keyring.candidates(&id, None)?
+            let candidates = match protection {
+                None if algorithm == old.record.algorithm => vec![old.record.protection],
+                wanted => keyring.candidates(&id, wanted)?,
             };
             let new = keyring.make(&id, old.record.version.saturating_add(1), algorithm, &candidates).await?;
             keyring.destroy(&old.record).await;

@@ -111,6 +111,25 @@ impl Places {
         Ok(soft)
     }
 
+    /// Seals the secret of a recorded key under `protection`, and opens the new seal once. Gives the record with the new seal
+    /// in it.
+    ///
+    /// # Errors
+    /// [`Reason::ProtectionUnavailable`] for `hsm`, and where the device is not configured; the device's own failures;
+    /// [`Reason::Integrity`] when the new seal opens as another key.
+    pub async fn seal_again(
+        &self,
+        record: &KeyRecord,
+        protection: Protection,
+        secret: &Secret,
+    ) -> Result<(KeyRecord, SoftKey), Failure> {
+        let context = context(&record.id, record.version, record.algorithm);
+        let material = self.sealer(protection)?.seal(secret, &context).await?;
+        let sealed = KeyRecord { protection, material, ..record.clone() };
+        let soft = self.open(&sealed).await?;
+        Ok((sealed, soft))
+    }
+
     /// Signs with a key that lives in the token, and verifies before the signature leaves.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ impl Keys {
         let algorithm = algorithm::wanted(id, key_type, self.x509_ca_algorithm)?;
         let made = deadline.call(&self.keyd, |keyd| async move {
             match keyd.create_key(key, algorithm, None).await {
-                Err(f) if f.reason == Reason::KeyExists => keyd.rotate_key(key, Some(algorithm)).await,
+                Err(f) if f.reason == Reason::KeyExists => keyd.rotate_key(key, Some(algorithm), None).await,
                 made => made,
             }
         });

@@ -77,6 +77,23 @@ pub enum Key {
         /// Another algorithm than before
         #[arg(long)]
         algorithm: Option<Algorithm>,
+        /// Another protection than before
+        #[arg(long)]
+        protection: Option<Protection>,
+    },
+    /// Move a key to another protection that its namespace accepts; it stays the same key
+    ///
+    /// A key with the protection hsm was made in the token, and stays there: none is moved into it or out of it; `keyd key
+    /// rotate --protection` makes a new one. A key that is where it should be is left alone.
+    Migrate {
+        /// NAMESPACE/ID
+        key: KeyId,
+        /// hsm-wrapped, tpm-sealed or software
+        #[arg(long, value_name = "PROTECTION")]
+        to: Protection,
+        /// The new protection may be weaker than the one that the key has
+        #[arg(long)]
+        weaker: bool,
     },
     /// Destroy a key
     Delete {
@@ -137,9 +154,15 @@ impl Key {
                 })?;
                 output.show(&json!({ "key": key, "verified": true }), |_| format!("verified by {key}"))
             }
-            Self::Rotate { key, algorithm } => {
-                let info = client.rotate_key(&key, algorithm).await?;
+            Self::Rotate { key, algorithm, protection } => {
+                let info = client.rotate_key(&key, algorithm, protection).await?;
                 output.show(&describe(&info), |_| human(&info))
+            }
+            Self::Migrate { key, to, weaker } => {
+                let (info, before) = client.migrate_key(&key, to, weaker).await?;
+                let moved = before != info.protection;
+                let value = json!({ "key": describe(&info), "before": before, "migrated": moved });
+                output.show(&value, |_| migrated(&info, before))
             }
             Self::Delete { key } => {
                 client.delete_key(&key).await?;
@@ -173,6 +196,22 @@ fn human(info: &KeyInfo) -> String {
         info.state,
         hex::encode(info.public_key.fingerprint()),
     )
+}
+
+fn migrated(info: &KeyInfo, before: Protection) -> String {
+    let (key, now) = (&info.key, info.protection);
+    if before == now {
+        return format!("{key} is {now} already; nothing was changed");
+    }
+    // A store does not overwrite what it replaces, and neither does flash memory.
+    let note = match before {
+        Protection::Software => format!(
+            "\nIts secret lay on the disk in clear, and traces of that may be there still: `keyd key rotate {key}` makes a key \
+             that never did."
+        ),
+        _ => String::new(),
+    };
+    format!("{key} was {before} and is {now}{note}")
 }
 
 fn table(keys: &[KeyInfo]) -> String {

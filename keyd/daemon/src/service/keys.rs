@@ -89,10 +89,24 @@ impl KeyService for Services {
         let result = async {
             let id: KeyId = request.get_ref().key.parse()?;
             self.permit(&request, Operation::Rotate, &id.namespace)?;
-            let algorithm = optional(&request.get_ref().algorithm)?;
-            self.keyring.rotate(id, algorithm).await
+            let asked = request.get_ref();
+            self.keyring.rotate(id, optional(&asked.algorithm)?, optional(&asked.protection)?).await
         };
         result.await.map(|key| Response::new(info(&key))).map_err(refuse)
+    }
+
+    async fn migrate_key(
+        &self,
+        request: Request<v1::MigrateKeyRequest>,
+    ) -> Result<Response<v1::MigrateKeyResponse>, Status> {
+        let result = async {
+            let asked = request.get_ref();
+            let id: KeyId = asked.key.parse()?;
+            self.permit(&request, Operation::Migrate, &id.namespace)?;
+            let (key, before) = self.keyring.migrate(id, asked.protection.parse()?, asked.weaker).await?;
+            Ok(v1::MigrateKeyResponse { key: Some(info(&key)), before: before.to_string() })
+        };
+        result.await.map(Response::new).map_err(refuse)
     }
 
     async fn delete_key(

@@ -90,7 +90,7 @@ operations = ["create", "list", "show", "sign", "rotate", "attest", "bind", "sta
 
     /// A new root key in place of the one that is certified.
     pub async fn rotate_root(&self) {
-        self.client().rotate_key(&"spire-root/root".parse().unwrap(), None).await.unwrap();
+        self.client().rotate_key(&"spire-root/root".parse().unwrap(), None, None).await.unwrap();
     }
 
     fn client(&self) -> Client {

@@ -226,7 +226,7 @@ impl Load {
     async fn rotate(&mut self, old: KeyInfo) -> Result<(), Failure> {
         self.keys.insert(old.key.clone(), MayBeNewer(old.clone()));
         self.unsure += 1;
-        let info = self.keyd.rotate_key(&old.key, None).await?;
+        let info = self.keyd.rotate_key(&old.key, None, None).await?;
         assert_is_successor(&info, &old);
         self.acknowledged(1, old.key, Some(info));
         Ok(())

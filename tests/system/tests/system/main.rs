@@ -16,6 +16,7 @@ mod fairness;
 mod limits;
 mod manager;
 mod metrics;
+mod migration;
 mod provisioning;
 mod refusals;
 mod reseal;

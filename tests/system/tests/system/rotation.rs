@@ -38,7 +38,7 @@ async fn no_signature_fails_while_the_key_is_rotated() {
             });
         }
         for _ in 0..ROTATIONS {
-            versions.push(client.rotate_key(&key, None).await.unwrap());
+            versions.push(client.rotate_key(&key, None, None).await.unwrap());
         }
         over.store(true, Ordering::SeqCst);
         for signed in signers.join_all().await.into_iter().flatten() {
