@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keyd_core::{Failure, KeyId, Operation, Protection, Reason};
 
-use super::{Key, Keyring, blocking, outcome, undisturbed};
+use super::{Key, Keyring, outcome, undisturbed};
 
 impl Keyring {
     /// Moves a key to another protection that its namespace accepts, to a weaker one only with `weaker`. Its id, version and
@@ -35,10 +35,10 @@ impl Keyring {
             }
             check(&id, before, to, weaker)?;
             keyring.candidates(&id, Some(to))?;
+            keyring.check_records().await?;
             let secret = keyring.opened(&key).await?.secret();
             let (record, soft) = keyring.shared.places.seal_again(&key.record, to, secret).await?;
-            let (store, saved) = (keyring.shared.store.clone(), record.clone());
-            blocking(move || store.put(&saved)).await?;
+            keyring.shared.records.put(&record).await?;
             tracing::info!(key = %id, version = record.version, %before, protection = %to, "key migrated");
             Ok((keyring.show(Key::new(record, Some(soft))), before))
         })
