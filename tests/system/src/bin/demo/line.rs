@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::measured;
 use crate::mtls::{self, Front};
 use crate::node::{Enrolment, Node};
 use crate::report::Report;
@@ -51,6 +52,7 @@ impl Line {
             .await?;
         report.step("the SPIRE server is gone, mutual TLS goes on", self.server_gone()).await?;
         report.step("keyd is killed and back with every key", self.kill_keyd()).await?;
+        report.step("a PCR moves and keyd names it", measured::moved_pcr(&self.dir.join("measured"))).await?;
         report
             .step("keyd says how it is", async { trouble::status(self.server()?, self.node()?).await })
             .await

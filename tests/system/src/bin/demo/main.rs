@@ -4,6 +4,7 @@
 #![allow(clippy::indexing_slicing, reason = "serde_json gives null for what is not there")]
 
 mod line;
+mod measured;
 mod mtls;
 mod node;
 mod report;
