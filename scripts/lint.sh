@@ -22,6 +22,6 @@ stage "format" cargo fmt --all --check
 stage "format of the fuzz targets" cargo fmt --manifest-path fuzz/Cargo.toml --check
 stage "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
 stage "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
-stage "scripts" shellcheck -x scripts/*.sh provisioning/keyd-provision tests/peers/install.sh .ci/run
+stage "scripts" shellcheck -x scripts/*.sh provisioning/keyd-provision provisioning/parts/*.sh tests/peers/install.sh .ci/run
 stage "units" scripts/units.sh
 stage "dependencies" deny

@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/../../scripts/lib.sh"
 
 build_packages=(gcc libc6-dev make perl pkg-config libclang-dev libtss2-dev)
-peer_packages=(softhsm2 swtpm swtpm-tools tpm2-tools systemd mmdebstrap uidmap libnspr4 libsqlite3-0)
+peer_packages=(softhsm2 swtpm swtpm-tools tpm2-tools systemd mmdebstrap uidmap faketime libnspr4 libsqlite3-0)
 
 kryoptic() {
     local source=$root/tests/peers/kryoptic out=$peers/kryoptic

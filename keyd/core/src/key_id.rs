@@ -165,6 +165,24 @@ mod tests {
 
     proptest! {
         #[test]
+        fn every_id_of_the_form_is_taken(
+            namespace in "[a-z0-9][a-z0-9-]{0,63}", name in "[A-Za-z0-9][A-Za-z0-9_.-]{0,127}",
+        ) {
+            let id: KeyId = format!("{namespace}/{name}").parse().unwrap();
+            prop_assert_eq!((id.namespace.as_str(), id.name.as_str()), (namespace.as_str(), name.as_str()));
+        }
+
+        #[test]
+        fn no_id_leaves_its_place_or_breaks_a_line(text in "[a-zA-Z0-9/._ \\-\\x00-\\x1f\\u{80}-\\u{2ff}]{0,300}") {
+            if let Ok(id) = text.parse::<KeyId>() {
+                let name = id.name.as_str();
+                prop_assert!(!name.starts_with('.') && !name.contains('/'), "{:?}", name);
+                prop_assert!(text.bytes().all(|c| c.is_ascii_graphic()), "{:?}", text);
+                prop_assert!(text.len() <= 64 + 1 + 128);
+            }
+        }
+
+        #[test]
         fn what_parses_prints_the_same(text in ".{0,200}") {
             if let Ok(id) = text.parse::<KeyId>() {
                 prop_assert_eq!(id.to_string(), text);

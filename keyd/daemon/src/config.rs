@@ -271,7 +271,52 @@ mod tests {
         assert!(e.message.contains("nobody-of-this-name"), "{e}");
     }
 
+    /// Every key of every table.
+    const KEYS: [(&str, &[&str]); 6] = [
+        ("", &["socket", "state_dir"]),
+        (
+            "[token]\n",
+            &["module", "label", "serial", "pin_file", "pin_credential", "environment", "sessions"],
+        ),
+        ("[tpm]\n", &["tcti", "srk_handle", "srk_name", "call_deadline_ms"]),
+        ("[limits]\n", &["keys", "calls_per_user", "connections_per_user", "message_bytes"]),
+        ("[[namespace]]\n", &["name", "protections"]),
+        ("[[allow]]\n", &["users", "groups", "namespaces", "operations"]),
+    ];
+
     proptest! {
+        #[test]
+        fn a_key_with_a_letter_too_many_is_named_with_its_line_and_the_key_that_was_meant(
+            table in 0..KEYS.len(), key: prop::sample::Index, at: prop::sample::Index, lines in 0..20usize,
+        ) {
+            let (header, keys) = KEYS[table];
+            let meant = keys[key.index(keys.len())];
+            let mut typed = meant.to_owned();
+            typed.insert(at.index(meant.len() + 1), 'q');
+            let text = format!("{}{header}{typed} = 1\n", "\n".repeat(lines));
+            let said = refused(&text);
+            let line = lines + header.matches('\n').count() + 1;
+            prop_assert!(said.starts_with(&format!("keyd.toml:{line}:1: unknown field `{typed}`")), "{}", said);
+            prop_assert!(said.ends_with(&format!("Did you mean {meant:?}?")), "{}", said);
+        }
+
+        #[test]
+        fn a_namespace_is_refused_for_what_it_lacks_and_never_taken_in_part(
+            names in prop::collection::vec("[a-z0-9-]{0,6}", 0..5), token: bool,
+        ) {
+            let token = if token { "[token]\nmodule = \"m\"\nlabel = \"l\"\npin_file = \"/p\"\n" } else { "" };
+            let tables = names.iter().map(|n| format!("[[namespace]]\nname = {n:?}\nprotections = [\"hsm\"]\n"));
+            let text: String = std::iter::once(token.to_owned()).chain(tables).collect();
+            let well_named = names.iter().all(|n| n.parse::<Namespace>().is_ok());
+            let distinct = names.iter().collect::<BTreeSet<_>>().len() == names.len();
+            let good = well_named && distinct && (names.is_empty() || !token.is_empty());
+            let read = Config::parse("keyd.toml", &text);
+            prop_assert_eq!(read.is_ok(), good, "{:?}", read.err());
+            if let Ok(config) = read {
+                prop_assert_eq!(config.namespaces.len(), names.len());
+            }
+        }
+
         #[test]
         fn no_text_makes_the_parser_panic(text in ".{0,300}") {
             let _ = Config::parse("keyd.toml", &text);

@@ -7,18 +7,21 @@ use keyd_api::v1::Finding;
 use keyd_core::{Health, HealthState, KeyId, Protection, Sealer, Vault};
 use keyd_tpm::Tpm;
 
-use crate::keyring::Keyring;
+use crate::keyring::{self, Keyring};
 use crate::pin;
 use crate::places::Places;
 
-/// Looks at every device, and at every key that should be in the token.
+/// How far a clock may be set back without a word, in seconds.
+const CLOCK_SLACK: i64 = 300;
+
+/// Looks at the clock, at every device, and at every key that should be in the token.
 pub async fn examine(
     keyring: &Keyring,
     places: &Places,
     tpm: Option<&Tpm>,
     sealed_pin: Option<&Path>,
 ) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings = Vec::from_iter(clock(keyring, keyring::now()));
     if let Some(tpm) = tpm {
         match unwell(tpm.health().await) {
             Some(finding) => findings.push(finding),
@@ -45,6 +48,20 @@ pub async fn examine(
         }
     }
     findings
+}
+
+/// A clock that was set back: it stands before the last key was made. `now` is in seconds since 1970-01-01T00:00:00Z.
+fn clock(keyring: &Keyring, now: i64) -> Option<Finding> {
+    let keys = keyring.all();
+    let last = keys.iter().max_by_key(|key| key.record.created_at)?;
+    let behind = last.record.created_at.saturating_sub(now);
+    (behind > CLOCK_SLACK).then(|| Finding {
+        subject: "the clock".to_owned(),
+        problem: format!("it stands {behind} s before key {} was made", last.record.id),
+        next_step:
+            "set it: certificates and records that are made meanwhile bear the wrong time. Keys go on signing"
+                .to_owned(),
+    })
 }
 
 fn unwell(health: Health) -> Option<Finding> {

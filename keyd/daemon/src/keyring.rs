@@ -466,6 +466,7 @@ async fn undisturbed<T: Send + 'static>(
         .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("a change broke off: {e}"))))
 }
 
-fn now() -> i64 {
+/// Seconds since 1970-01-01T00:00:00Z.
+pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
 }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use keyd_core::{Failure, Reason, Sealer, Vault};
 use keyd_pkcs11::WorkerCommand;
@@ -18,7 +17,7 @@ use crate::places::Places;
 use crate::records::Records;
 use crate::service::{Admin, Services};
 use crate::store::Store;
-use crate::{devices, reload, watchdog};
+use crate::{devices, keyring, reload, watchdog};
 
 /// Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 ///
@@ -48,7 +47,7 @@ pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Fail
         off_worker(move || Keyring::load(rules, places, records)).await?
     };
     refuse_older_store(&keyring).await?;
-    let admin = Admin { started_at: now(), memory_locked, token, places };
+    let admin = Admin { started_at: keyring::now(), memory_locked, token, places };
     let services = Services::new(rules.clone(), keyring.clone(), tpm, admin);
 
     let stop = keyd_unix::told_to_stop()?;
@@ -112,8 +111,4 @@ pub(crate) async fn off_worker<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("start-up broke off: {e}"))))
-}
-
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
 }

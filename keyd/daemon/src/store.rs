@@ -348,6 +348,30 @@ mod tests {
     }
 
     #[test]
+    fn ten_thousand_records_are_checked_and_read_in_little_time() {
+        const MANY: usize = 10_000;
+        let dir = state();
+        let store = Store::open(dir.path()).unwrap();
+        let one = encode(&record("n/a"));
+        {
+            let mut slot = store.slot();
+            let change = store.database(&mut slot).unwrap().begin_write().unwrap();
+            for number in 0..MANY {
+                let mut keys = change.open_table(KEYS).unwrap();
+                keys.insert(format!("n/{number}").as_str(), one.as_slice()).unwrap();
+            }
+            change.commit().unwrap();
+        }
+        store.close().unwrap();
+        let start = tokio::time::Instant::now();
+        let store = Store::open(dir.path()).unwrap();
+        let opened = start.elapsed();
+        assert_eq!(store.load().unwrap().len(), MANY);
+        println!("{MANY} records: checked in {opened:?}, read in {:?}", start.elapsed() - opened);
+        assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
+    }
+
+    #[test]
     fn a_second_daemon_is_refused() {
         let dir = state();
         let _first = Store::open(dir.path()).unwrap();

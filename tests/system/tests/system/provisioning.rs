@@ -259,6 +259,9 @@ fn another_tpm_is_noticed_and_not_taken() {
     let details: Vec<_> =
         verified["items"].as_array().unwrap().iter().map(|i| i["detail"].to_string()).collect();
     assert!(details.iter().any(|d| d.contains("enrol this node anew")), "{verified}");
+    let said = String::from_utf8(node.run(&["verify"]).stdout).unwrap();
+    let manifest = said.lines().find(|line| line.contains("edge-17.json")).unwrap();
+    assert!(manifest.contains("enrol this node anew") && !said.contains("{\"error\""), "in words: {said}");
     let refused = node.report(&["apply"], 4);
     assert_eq!(refused["changed"], false);
     assert!(refused.to_string().contains("that of another TPM"), "{refused}");

@@ -3,12 +3,17 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
-use keyd_core::{Protection, Reason};
+use keyd_api::Client;
+use keyd_core::{Algorithm, Protection, Reason, SignInput};
 use peers::token::Token;
 use system::keyd::{Keyd, configure, namespaces, token_table};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
 
-use super::{FAILED, Refusal, refused_start, software};
+use super::{FAILED, Refusal, START, refused_start, software};
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -106,4 +111,54 @@ async fn a_damaged_store_is_refused_whole_and_its_backup_is_taken() {
     fs::write(&store, whole).unwrap();
     let keyd = Keyd::restart(dir.path()).await.unwrap();
     assert_eq!(keyd.client().list_keys(None).await.unwrap().len(), 8);
+}
+
+/// keyd whose clock stands so many days before the true one.
+async fn start_days_ago(dir: &Path, days: u32) -> (Child, Client) {
+    let socket = dir.join("keyd.sock");
+    let child = Command::new(system::binary("keyd").unwrap())
+        .args(["serve", "--config"])
+        .arg(dir.join("keyd.toml"))
+        // The dynamic linker knows where this machine's libraries are.
+        .env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketime.so.1")
+        .env("FAKETIME", format!("-{days}d"))
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let client = Client::new(&socket);
+    let deadline = Instant::now() + START;
+    while client.ping().await.is_err() {
+        assert!(Instant::now() < deadline, "it does not start");
+        sleep(Duration::from_millis(20)).await;
+    }
+    (child, client)
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_is_told_and_every_key_goes_on() {
+    /// Ten years, of which some had 366 days.
+    const DAYS: u32 = 3650;
+    let (dir, keyd) = software().await;
+    let key = "dev/a".parse().unwrap();
+    keyd.client().create_key(&key, Algorithm::MlDsa65, None).await.unwrap();
+    keyd.stop().await.unwrap();
+
+    let (child, client) = start_days_ago(dir.path(), DAYS).await;
+    let before = client.show_key(&key).await.unwrap();
+    client.sign(&key, SignInput::Message(b"m")).await.unwrap();
+    let findings = client.doctor().await.unwrap();
+    let [clock] = &findings[..] else { panic!("{findings:?}") };
+    assert_eq!(clock.subject, "the clock");
+    let told: i64 = clock.problem.split(' ').find_map(|word| word.parse().ok()).unwrap();
+    assert!((told - i64::from(DAYS) * 86_400).abs() < 3600, "{clock:?}");
+    assert!(clock.problem.contains("dev/a") && clock.next_step.starts_with("set it"), "{clock:?}");
+    // A successor is told by its version, not by its time.
+    let after = client.rotate_key(&key, None).await.unwrap();
+    assert_eq!(after.version, before.version + 1);
+    assert!(after.created_at < before.created_at);
+    client.sign(&key, SignInput::Message(b"m")).await.unwrap();
+    drop(child);
 }

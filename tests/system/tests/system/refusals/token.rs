@@ -50,6 +50,32 @@ async fn a_wrong_pin_is_tried_once_and_a_corrected_one_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_locked_pin_is_told_as_such_and_not_tried() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = Token::kryoptic(dir.path()).unwrap();
+    // Each keyd tries once; kryoptic locks at the tenth wrong PIN.
+    let mut last = String::new();
+    for attempt in 0..12 {
+        let keyd = on(&dir, &token, "a-wrong-pin").await;
+        let refused = refusal(&keyd, &["key", "create", "hsm/a"]).await;
+        refused.is(FAILED, Reason::TokenLockedOut, &["\"field-kit\"", "restart keyd"]);
+        println!("{attempt}: {}", refused.message);
+        last = refused.message;
+        keyd.stop().await.unwrap();
+    }
+    assert!(last.contains("PIN") && !last.contains("a-wrong-pin"), "{last}");
+    // The right one does not help any more, and is told from a wrong one.
+    let keyd = on(&dir, &token, token.user_pin).await;
+    let refused = refusal(&keyd, &["key", "create", "hsm/a"]).await;
+    println!("right: {}", refused.message);
+    refused.is(FAILED, Reason::TokenLockedOut, &["\"field-kit\"", "restart keyd"]);
+    assert!(!refused.message.contains(token.user_pin));
+    let device = &keyd.json(&["status"]).await.unwrap()["devices"][0];
+    assert_eq!(device["state"], "locked out", "{device}");
+    keyd.json(&["key", "create", "soft/a"]).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_missing_module_is_told_and_other_namespaces_are_served() {
     let dir = tempfile::tempdir().unwrap();
     let token = Token::softhsm(dir.path()).unwrap();
