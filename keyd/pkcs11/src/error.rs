@@ -34,6 +34,11 @@ pub(crate) enum Error {
          resets the count, then restart keyd."
     )]
     PinFinalTry,
+    #[error(
+        "the user PIN is locked, and was not tried. Set it anew as security officer with the vendor's tool, then \
+         restart keyd."
+    )]
+    PinLocked,
     #[error("the token has no user PIN yet. Run `keyd token init`.")]
     PinNotSet,
     #[error("the token did not say whether the PIN is right ({why})")]
@@ -112,7 +117,7 @@ impl Error {
             Self::ModuleUnusable { .. } | Self::NoSuchToken { .. } | Self::NoBlankToken { .. } => {
                 Reason::TokenAbsent
             }
-            Self::PinRefused { .. } | Self::PinFinalTry | Self::PinUnanswered { .. } => {
+            Self::PinRefused { .. } | Self::PinFinalTry | Self::PinLocked | Self::PinUnanswered { .. } => {
                 Reason::TokenLockedOut
             }
             Self::KeyNotFound { .. } => Reason::KeyNotFound,

@@ -164,7 +164,8 @@ impl Module {
             return Err(Error::PinNotSet);
         }
         if info.user_pin_locked() {
-            return Ok(self.refuse("it is locked".to_owned()));
+            self.news.tell(Answer::Failed(Error::PinLocked.into_failed(&self.name())));
+            return Err(Error::PinLocked);
         }
         if info.user_pin_final_try() {
             self.news.tell(Answer::Failed(Error::PinFinalTry.into_failed(&self.name())));

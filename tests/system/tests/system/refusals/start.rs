@@ -156,7 +156,7 @@ async fn a_clock_that_was_set_back_is_told_and_every_key_goes_on() {
     assert!((told - i64::from(DAYS) * 86_400).abs() < 3600, "{clock:?}");
     assert!(clock.problem.contains("dev/a") && clock.next_step.starts_with("set it"), "{clock:?}");
     // A successor is told by its version, not by its time.
-    let after = client.rotate_key(&key, None).await.unwrap();
+    let after = client.rotate_key(&key, None, None).await.unwrap();
     assert_eq!(after.version, before.version + 1);
     assert!(after.created_at < before.created_at);
     client.sign(&key, SignInput::Message(b"m")).await.unwrap();
