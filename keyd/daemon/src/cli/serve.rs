@@ -14,8 +14,9 @@ pub const WORKER_COMMAND: &str = "pkcs11-worker";
 
 /// Run the service in the foreground
 ///
-/// Listens on the socket that the configuration names, or on the one that systemd hands over. SIGHUP reads the policy
-/// again, SIGTERM stops. Logs go to standard error; KEYD_LOG sets their level (error, warn, info, debug).
+/// Listens on the socket that the configuration names, or on the one that systemd hands over. SIGHUP reads namespaces and
+/// policy again, SIGTERM stops. systemd's watchdog is served where it asks. Logs go to standard error; KEYD_LOG sets their
+/// level (error, warn, info, debug).
 #[derive(Args)]
 pub struct Serve {
     /// Configuration file
