@@ -147,7 +147,13 @@ fn requests() -> Result<()> {
             b'D',
             v1::DecapsulateRequest { key: key(), ciphertext: vec![7; 1088].into() }.encode_to_vec(),
         ),
-        ("rotate", b'r', v1::RotateKeyRequest { key: key(), algorithm: "ec-p384".into() }.encode_to_vec()),
+        (
+            "rotate",
+            b'r',
+            v1::RotateKeyRequest { key: key(), algorithm: "ec-p384".into(), protection: String::new() }
+                .encode_to_vec(),
+        ),
+        ("orphan", b'o', v1::RemoveOrphanRequest { object: vec![7; 16].into() }.encode_to_vec()),
         (
             "activate",
             b'a',
@@ -187,12 +193,8 @@ fn frames() -> Result<()> {
     let serve = [field(1, "/usr/lib/module.so"), field(2, "label"), field(4, "1234")];
     let create = [field(1, id), field(2, "n/a"), field(3, "ec-p256")];
     let sign = [field(1, id), field(2, "ec-p256"), field(3, [7; 32])];
-    let to_worker = [
-        field(1, serve.concat()),
-        field(3, create.concat()),
-        field(2, sign.concat()),
-        field(7, []),
-    ];
+    let to_worker =
+        [field(1, serve.concat()), field(3, create.concat()), field(2, sign.concat()), field(7, [])];
     let failed = [field(1, "TOKEN_ABSENT"), field(2, "the token is gone"), number(3, 1)];
     let object = [field(1, id), field(2, "n/a"), number(3, 1), number(4, 1)];
     let description = [field(1, "SoftHSM"), field(2, "ec-p256"), number(3, 1)];
