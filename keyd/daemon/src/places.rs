@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use keyd_core::{
-    Algorithm, BoxFuture, Failure, Family, Health, HealthState, HeldKey, KeyId, Protection, PublicKey,
-    Reason, Sealer,
+    Algorithm, BoxFuture, Failure, Family, Hash, Health, HealthState, HeldKey, KeyId, Protection, PublicKey,
+    Reason, RsaPadding, Sealer, Secret, SignInput, Vault,
 };
-use keyd_core::{Secret, SignInput, Vault};
 use keyd_softkey::SoftKey;
 
 use crate::store::KeyRecord;
+
+/// What a key just made signs, for nobody; as long as a SHA-256 digest.
+const PROOF: &[u8; 32] = b"keyd tries each key that it made";
 
 /// The devices of this node. A protection without its device is not available.
 #[derive(Clone, Default)]
@@ -68,6 +70,25 @@ impl Places {
             )));
         }
         let made = vault.create(id, algorithm).await?;
+        // A token that gives the public key wrong is found out before anybody relies on it.
+        let proof = match algorithm.family() {
+            Family::MlDsa | Family::Ec => Some(SignInput::Message(PROOF)),
+            Family::Rsa => Some(SignInput::RsaDigest {
+                padding: RsaPadding::Pkcs1v15,
+                hash: Hash::Sha256,
+                digest: PROOF,
+            }),
+            // The token tries an ML-KEM pair itself, with a ciphertext of its own.
+            Family::MlKem => None,
+        };
+        if let Some(input) = proof
+            && let Err(failure) = sign_and_verify(vault, id, &made.handle, &made.public_key, input).await
+        {
+            if let Err(left) = vault.delete(&made.handle).await {
+                tracing::warn!(key = %id, failure = %left, "a key that was not taken stays in the token");
+            }
+            return Err(failure);
+        }
         Ok(Made {
             protection: Protection::Hsm,
             public_key: made.public_key,
@@ -135,17 +156,7 @@ impl Places {
     /// # Errors
     /// The token's failures; [`Reason::Integrity`] when the signature does not verify.
     pub async fn sign_in_vault(&self, record: &KeyRecord, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
-        let signature = self.vault()?.sign(&record.material, record.algorithm, input).await?;
-        record.public_key.verify(input, &signature).map_err(|_| {
-            Failure::new(
-                Reason::Integrity,
-                format!(
-                    "the token's signature by {} does not verify; the token is faulty or holds another key",
-                    record.id
-                ),
-            )
-        })?;
-        Ok(signature)
+        sign_and_verify(self.vault()?, &record.id, &record.material, &record.public_key, input).await
     }
 
     /// Decapsulates with a key that lives in the token. Nothing in the answer can be checked: it was when the key was made.
@@ -192,6 +203,26 @@ impl Places {
         }
         .map_err(|why| unavailable(why.to_owned()))
     }
+}
+
+/// Faulty tokens return signatures that give the key away, or sign with another key.
+async fn sign_and_verify(
+    vault: &Arc<dyn Vault>,
+    id: &KeyId,
+    handle: &[u8],
+    public_key: &PublicKey,
+    input: SignInput<'_>,
+) -> Result<Vec<u8>, Failure> {
+    let signature = vault.sign(handle, public_key.algorithm(), input).await?;
+    public_key.verify(input, &signature).map_err(|_| {
+        Failure::new(
+            Reason::Integrity,
+            format!(
+                "the token's signature by {id} does not verify; the token is faulty or holds another key"
+            ),
+        )
+    })?;
+    Ok(signature)
 }
 
 fn unavailable(why: String) -> Failure {

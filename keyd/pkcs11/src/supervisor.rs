@@ -18,8 +18,8 @@ use crate::{lock, process};
 const STEADY: Duration = Duration::from_secs(10);
 /// Pause before the third worker in a row that did not last; it doubles from there.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Longest pause: several tries fit into the 30 s that SPIRE waits.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Owns the worker of one token.
 pub(crate) struct Supervisor {

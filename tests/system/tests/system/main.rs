@@ -13,6 +13,7 @@ mod disk;
 mod doctor;
 mod examples;
 mod fairness;
+mod faults;
 mod limits;
 mod manager;
 mod metrics;

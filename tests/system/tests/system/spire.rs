@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use fault_shim::{Action, Fault, Faults};
 use keyd_core::{Algorithm, Protection};
 use keyd_softkey::SoftKey;
 use keyd_x509::{Certificate, parse_pem_chain, request};
@@ -20,6 +21,8 @@ use system::spire::server_plugins;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+
+use super::faults::behind_the_shim;
 
 const TRUST_DOMAIN: &str = "system.example";
 const WORKLOAD: &str = "spiffe://system.example/workload";
@@ -75,6 +78,31 @@ async fn no_mint_fails_when_the_token_worker_is_killed() {
     keyd.stop().await.unwrap();
 }
 
+/// Calls and their repetitions meet a crash, so that keyd refuses them for now.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_mint_fails_when_the_tokens_module_crashes_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::new(&dir.path().join("faults")).unwrap();
+    let site = Site::on(dir, |token| behind_the_shim(token, &faults)).await;
+    let keyd = site.keyd().await;
+    let server = site.server().await;
+    let load = Load::start(&site).await;
+    for _ in 0..2 {
+        load.goes_on().await;
+        let crashes = Fault { times: 4, ..Fault::always(Action::Abort) };
+        faults.inject("C_Sign", crashes).unwrap();
+        while faults.calls("C_Sign").unwrap() <= crashes.times {
+            sleep(PAUSE).await;
+        }
+    }
+    load.goes_on().await;
+    let slowest = load.stop().await;
+    assert!(slowest < SPIRE_WAITS, "{slowest:?}");
+    site.issues_ml_dsa(&server).await;
+    server.stop().await.unwrap();
+    keyd.stop().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_server_keeps_root_and_jwt_key_and_gets_a_new_intermediate() {
     let site = Site::new().await;
@@ -107,8 +135,12 @@ struct Site {
 
 impl Site {
     async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let token = Token::kryoptic(dir.path()).unwrap();
+        Self::on(tempfile::tempdir().unwrap(), |token| token).await
+    }
+
+    /// On a token as `seen` has it.
+    async fn on(dir: TempDir, seen: impl FnOnce(Token) -> Token) -> Self {
+        let token = seen(Token::kryoptic(dir.path()).unwrap());
         let pin = dir.path().join("pin");
         write_private(&pin, token.user_pin).unwrap();
         let hsm = &[Protection::Hsm][..];
