@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
@@ -14,7 +15,7 @@ use keyd_attest::{
 };
 use keyd_core::{Algorithm, Failure, PublicKey, Sealer, Secret, SignInput};
 use keyd_softkey::SoftKey;
-use keyd_tpm::{Tpm, TpmConfig};
+use keyd_tpm::{PcrValue, PolicyKey, PolicySource, SealTo, Tpm, TpmConfig};
 use keyd_x509::{Signer, Validity, VerifiedRequest};
 use peers::swtpm::Swtpm;
 use prost::Message;
@@ -73,7 +74,48 @@ async fn attestation(swtpm: &Swtpm) -> Result<()> {
     let response = Response { attest: quote.attest, signature: quote.signature, pcrs };
     put("attest_response", "swtpm", &response.encode())?;
 
-    put("sealed_blob", "swtpm", &tpm.seal(&secret, b"context").await?)
+    put("sealed_blob", "swtpm", &tpm.seal(&secret, b"context").await?)?;
+    drop(tpm);
+    policies(swtpm, &secret).await
+}
+
+/// What is sealed to PCRs and to a signed policy, and that policy.
+async fn policies(swtpm: &Swtpm, secret: &Secret) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let openssl = |arguments: &[&str]| {
+        let status = Command::new("openssl").args(arguments).current_dir(dir.path()).status()?;
+        anyhow::ensure!(status.success(), "openssl {arguments:?}");
+        Ok(())
+    };
+    openssl(&[
+        "genpkey",
+        "-quiet",
+        "-algorithm",
+        "RSA",
+        "-pkeyopt",
+        "rsa_keygen_bits:2048",
+        "-out",
+        "private",
+    ])?;
+    openssl(&["pkey", "-in", "private", "-pubout", "-out", "public"])?;
+    let pem = fs::read(dir.path().join("public"))?;
+    put("policy_key", "openssl", &pem)?;
+    let key = PolicyKey::from_pem(&pem).map_err(anyhow::Error::msg)?;
+
+    let config = TpmConfig { seal_to: SealTo::Pcrs(vec![7, 16]), ..TpmConfig::new(swtpm.tcti().parse()?) };
+    let tpm = Tpm::open(config.clone())?;
+    let expected = PcrValue { index: 16, value: [7; 32] };
+    put("sealed_blob", "pcrs", &tpm.seal_expecting(secret, b"context", &[expected]).await?)?;
+    let values = tpm.read_pcrs(&[7, 16]).await?;
+    drop(tpm);
+
+    let signed = keyd_tpm::sign_policy(&fs::read(dir.path().join("private"))?, &values, None)?;
+    put("signed_policy", "keyd", signed.as_bytes())?;
+    let file = dir.path().join("signed");
+    fs::write(&file, signed)?;
+    let policy_source = Some(PolicySource { key, file });
+    let tpm = Tpm::open(TpmConfig { seal_to: SealTo::SignedPolicy, policy_source, ..config })?;
+    put("sealed_blob", "signed", &tpm.seal(secret, b"context").await?)
 }
 
 /// A root, an intermediate and the request for it, for each kind of key.
@@ -109,6 +151,7 @@ fn records() -> Result<()> {
         ];
         put("store_record", algorithm.name(), &record.concat())?;
     }
+    put("store_binding", "keyd", &[number(1, 0x0180_4b44), field(2, [7; 32]), number(3, 4711)].concat())?;
     Ok(())
 }
 

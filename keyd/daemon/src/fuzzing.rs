@@ -44,6 +44,11 @@ pub fn store_record(id: &str, bytes: &[u8]) {
     }
 }
 
+/// Reads what binds a store to the TPM's counter.
+pub fn store_binding(bytes: &[u8]) {
+    crate::records::fuzz_binding(bytes);
+}
+
 /// `keyd.v1` as a caller meets it who may do all that changes nothing on disk.
 pub struct Api {
     services: Services,

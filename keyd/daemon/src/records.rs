@@ -259,12 +259,15 @@ impl Binding {
                 format!("what binds the store to the TPM's counter cannot be read: {why}. Put back a backup");
             Failure::new(Reason::StoreFailed, say)
         };
+        Self::decode(&bytes).map(Some).map_err(|why| damaged(&why))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > BINDING_LIMIT {
-            return Err(damaged("it is too long"));
+            return Err("it is too long".to_owned());
         }
-        let Stored { handle, authorization, value } =
-            Stored::decode(bytes.as_slice()).map_err(|e| damaged(&e.to_string()))?;
-        Ok(Some(Self { handle, authorization: Secret::new(authorization), value, counted: false }))
+        let Stored { handle, authorization, value } = Stored::decode(bytes).map_err(|e| e.to_string())?;
+        Ok(Self { handle, authorization: Secret::new(authorization), value, counted: false })
     }
 
     async fn save(&self, store: &Store) -> Result<(), Failure> {
@@ -288,6 +291,15 @@ fn unknown(failure: Failure) -> Failure {
                 "no key is used before the TPM's counter tells whether the store is an older copy: {failure}"
             ),
         ),
+    }
+}
+
+/// Reads what binds a store, and checks that it is written so that it reads the same.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_binding(bytes: &[u8]) {
+    if let Ok(binding) = Binding::decode(bytes) {
+        let written = binding.encode();
+        assert!(Binding::decode(&written).is_ok_and(|again| again.encode() == written));
     }
 }
 

@@ -1,7 +1,7 @@
-//! What the fuzz target of this crate reaches beyond its public interface.
+//! What the fuzz targets of this crate reach beyond its public interface.
 
 use crate::blob::Blob;
-use crate::seal;
+use crate::{PolicyKey, SignedPolicy, seal};
 
 /// Reads a sealed blob as unsealing does, and checks that what is read is written the same.
 pub fn sealed_blob(bytes: &[u8]) {
@@ -10,4 +10,19 @@ pub fn sealed_blob(bytes: &[u8]) {
     if let Ok(blob) = Blob::decode(bytes) {
         assert!(blob.encode().is_ok_and(|written| written == bytes), "{blob:?}");
     }
+}
+
+/// Reads a file of signed PCR policies.
+pub fn signed_policy(text: &[u8]) {
+    if let Ok(signed) = SignedPolicy::parse(text) {
+        for approval in &signed.approvals {
+            assert!(!approval.pcrs.is_empty() && approval.pcrs.is_sorted_by(|a, b| a < b), "{approval:?}");
+        }
+        assert!(signed.pcrs().iter().all(|pcr| *pcr < 24));
+    }
+}
+
+/// Reads a public key that signs PCR policies.
+pub fn policy_key(pem: &[u8]) {
+    let _ = PolicyKey::from_pem(pem);
 }

@@ -2,9 +2,9 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
-use der::asn1::{BitStringRef, UintRef};
-use der::{Decode, Encode, Reader, SliceReader};
-use spki::{AlgorithmIdentifierRef, ObjectIdentifier, SubjectPublicKeyInfo, SubjectPublicKeyInfoRef};
+use der::asn1::UintRef;
+use der::{Decode, Reader, SliceReader};
+use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 use tss_esapi::attributes::ObjectAttributesBuilder;
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::key_bits::RsaKeyBits;
@@ -45,11 +45,7 @@ impl PolicyKey {
             return Err("it is no RSA key".to_owned());
         }
         let rsa = info.subject_public_key.as_bytes().ok_or("it is no public key")?;
-        let key = Self::from_rsa(rsa)?;
-        if *key.fingerprint() != fingerprint(document.as_bytes()) {
-            return Err("it is not in DER".to_owned());
-        }
-        Ok(key)
+        Self::from_rsa(rsa)
     }
 
     /// Takes a PKCS#1 RSAPublicKey.
@@ -59,8 +55,7 @@ impl PolicyKey {
         let public = template(modulus)
             .and_then(|public| public.marshall())
             .map_err(|e| format!("the TPM's library does not take it: {e}"))?;
-        let spki = spki(rsa).map_err(|e| format!("it cannot be encoded: {e}"))?;
-        Ok(Self { public, rsa: rsa.to_vec(), fingerprint: fingerprint(&spki) })
+        Ok(Self { public, rsa: rsa.to_vec(), fingerprint: fingerprint(rsa) })
     }
 
     /// TPMT_PUBLIC.
@@ -68,7 +63,7 @@ impl PolicyKey {
         &self.public
     }
 
-    /// SHA-256 of the DER SubjectPublicKeyInfo.
+    /// SHA-256 of the PKCS#1 RSAPublicKey, as `systemd-measure` names the key.
     pub(crate) const fn fingerprint(&self) -> &[u8; 32] {
         &self.fingerprint
     }
@@ -91,14 +86,9 @@ fn modulus(rsa: &[u8]) -> der::Result<Option<&[u8]>> {
     Ok(fits.then_some(modulus))
 }
 
-fn spki(rsa: &[u8]) -> der::Result<Vec<u8>> {
-    let algorithm = AlgorithmIdentifierRef { oid: RSA_ENCRYPTION, parameters: Some(der::asn1::AnyRef::NULL) };
-    SubjectPublicKeyInfo { algorithm, subject_public_key: BitStringRef::from_bytes(rsa)? }.to_der()
-}
-
-fn fingerprint(spki: &[u8]) -> [u8; 32] {
+fn fingerprint(rsa: &[u8]) -> [u8; 32] {
     let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest(&SHA256, spki).as_ref());
+    bytes.copy_from_slice(digest(&SHA256, rsa).as_ref());
     bytes
 }
 

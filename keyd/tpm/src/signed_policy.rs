@@ -42,7 +42,7 @@ pub(crate) struct Approval {
     /// The PolicyPCR digest.
     pub(crate) policy: Policy,
     pub(crate) signature: Vec<u8>,
-    /// SHA-256 of the signing key's DER SubjectPublicKeyInfo.
+    /// SHA-256 of the signing key's PKCS#1 RSAPublicKey.
     fingerprint: [u8; 32],
 }
 

@@ -266,9 +266,48 @@ async fn what_sign_policy_writes_is_what_tpm2_tools_and_openssl_make() {
     signer.openssl(&["dgst", "-sha256", "-sign", "key", "-out", "sig", "policy"]);
     signer.openssl(&["base64", "-A", "-in", "sig", "-out", "sig64"]);
     assert_eq!(entries[0]["sig"].as_str().unwrap().as_bytes(), signer.read("sig64"));
-    signer.openssl(&["pkey", "-pubin", "-in", "public", "-outform", "DER", "-out", "der"]);
+    signer.openssl(&[
+        "rsa",
+        "-pubin",
+        "-in",
+        "public",
+        "-RSAPublicKey_out",
+        "-outform",
+        "DER",
+        "-out",
+        "der",
+    ]);
     let fingerprint = signer.openssl(&["dgst", "-sha256", "-r", "der"]);
     assert_eq!(entries[0]["pkfp"].as_str(), fingerprint.split_whitespace().next());
+}
+
+/// The vector is what `systemd-measure sign` of systemd 252 wrote for a kernel that is the text `a kernel`.
+#[tokio::test]
+async fn a_file_of_systemd_measure_opens_what_boots_its_image() {
+    let vector = |name: &str| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name);
+    let key = PolicyKey::from_pem(&fs::read(vector("systemd-measure.pem")).unwrap()).unwrap();
+    let policy_source = Some(PolicySource { key, file: vector("systemd-measure.json") });
+    let node = Node::new();
+    let config = TpmConfig { seal_to: SealTo::SignedPolicy, policy_source, ..node.config() };
+    let failure = Tpm::open(config.clone()).unwrap().seal(&seed(), b"a/b").await.unwrap_err();
+    is(&failure, Reason::PolicyOutdated, &["approves no state with the present PCRs 11"]);
+    // What systemd-stub measures, name and content, and then each phase of the boot that the file approves.
+    let measure = |what: &[u8]| {
+        fs::write(node.dir.path().join("measured"), what).unwrap();
+        node.tool("tpm2_pcrevent", &["-Q", "11", "measured"]);
+    };
+    measure(b".linux\0");
+    measure(b"a kernel\n");
+    measure(b"enter-initrd");
+    let blob = Tpm::open(config.clone()).unwrap().seal(&seed(), b"a/b").await.unwrap();
+    for phase in ["leave-initrd", "sysinit", "ready"] {
+        measure(phase.as_bytes());
+        let tpm = Tpm::open(config.clone()).unwrap();
+        assert_eq!(tpm.unseal(&blob, b"a/b").await.unwrap().expose(), seed().expose(), "{phase}");
+    }
+    measure(b"shutdown");
+    let failure = Tpm::open(config).unwrap().unseal(&blob, b"a/b").await.unwrap_err();
+    is(&failure, Reason::PolicyOutdated, &["PCR 11 was"]);
 }
 
 #[test]

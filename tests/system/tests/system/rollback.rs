@@ -11,6 +11,7 @@ use system::binary;
 use system::keyd::{Keyd, namespaces};
 use tokio::process::Command;
 
+use crate::refusals::start::start_days_ago;
 use crate::refusals::{FAILED, refusal, refused_start};
 
 /// A machine with a TPM and a keyd whose keys no TPM seals: what is guarded is the store.
@@ -221,4 +222,24 @@ async fn without_the_counter_an_older_store_is_taken_as_the_log_says() {
     let keyd = Keyd::restart(machine.path()).await.unwrap();
     assert_eq!(keys(&keyd).await, ["dev/a"]);
     assert!(keyd.service().log().unwrap().contains("an older copy of the store is not noticed"));
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_makes_no_store_older_and_no_older_store_new() {
+    let machine = Machine::new();
+    let keyd = machine.start("").await;
+    make(&keyd, "dev/a").await;
+    keyd.stop().await.unwrap();
+    let old = machine.store();
+    let (mut past, client) = start_days_ago(machine.path(), 3650).await;
+    let key = "dev/a".parse().unwrap();
+    client.rotate_key(&key, None, None).await.unwrap();
+    past.kill().await.unwrap();
+    let new = machine.store();
+
+    machine.put_back(&old);
+    refused_start(&machine.config()).await.is(FAILED, Reason::StoreRolledBack, &["older copy"]);
+    machine.put_back(&new);
+    let keyd = Keyd::restart(machine.path()).await.unwrap();
+    assert_eq!(keyd.client().show_key(&key).await.unwrap().version, 2);
 }

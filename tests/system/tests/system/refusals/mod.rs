@@ -1,7 +1,7 @@
 //! Every refusal: its exit code, its reason, and a sentence that names the thing and the next step.
 
 mod calls;
-mod start;
+pub mod start;
 mod token;
 mod tpm;
 

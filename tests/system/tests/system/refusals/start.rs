@@ -114,7 +114,7 @@ async fn a_damaged_store_is_refused_whole_and_its_backup_is_taken() {
 }
 
 /// keyd whose clock stands so many days before the true one.
-async fn start_days_ago(dir: &Path, days: u32) -> (Child, Client) {
+pub async fn start_days_ago(dir: &Path, days: u32) -> (Child, Client) {
     let socket = dir.join("keyd.sock");
     let child = Command::new(system::binary("keyd").unwrap())
         .args(["serve", "--config"])
