@@ -2,11 +2,12 @@
 //! a failing chip would.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::ports::neighbours;
 use crate::swtpm::Swtpm;
 
 /// TPM2_NV_Increment (TPM 2.0 Part 2 §6.5.2).
@@ -71,7 +72,7 @@ impl Interposer {
     /// No two neighbouring ports are free.
     pub fn before(swtpm: &Swtpm) -> io::Result<Self> {
         let bus = Arc::new(Mutex::new(Bus::default()));
-        let (commands, control) = listeners()?;
+        let (commands, control) = neighbours()?;
         let port = commands.local_addr()?.port();
         let (target, its_bus) = (swtpm.port(), Arc::clone(&bus));
         thread::spawn(move || {
@@ -119,20 +120,6 @@ impl Interposer {
     pub fn hang_up(&self) {
         if let Some(client) = lock(&self.bus).client.take() {
             let _ = client.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-/// Neighbouring ports for commands and control.
-///
-/// # Errors
-/// There are none.
-pub fn listeners() -> io::Result<(TcpListener, TcpListener)> {
-    loop {
-        let commands = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let next = commands.local_addr()?.port().saturating_add(1);
-        if let Ok(control) = TcpListener::bind((Ipv4Addr::LOCALHOST, next)) {
-            return Ok((commands, control));
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod interposer;
 pub mod openssl;
+pub mod ports;
 pub mod spire;
 pub mod swtpm;
 pub mod token;

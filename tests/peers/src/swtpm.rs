@@ -4,10 +4,11 @@
 //! lives on when its client leaves; what the client left loaded stays loaded.
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use crate::ports::neighbours;
 
 /// How often a pair of ports that somebody else took meanwhile is given up for another.
 const PORT_ATTEMPTS: u32 = 20;
@@ -47,7 +48,7 @@ impl Swtpm {
         }
         let mut tpm = Self { dir, ca, port: 0, child: None };
         for _ in 0..PORT_ATTEMPTS {
-            tpm.port = free_pair()?;
+            tpm.port = neighbours()?.0.local_addr()?.port();
             if tpm.launch()? {
                 return Ok(tpm);
             }
@@ -186,18 +187,6 @@ fn manufacture(dir: &Path, ca: &Path) -> io::Result<()> {
     }
     let said = [output.stdout, output.stderr].concat();
     Err(io::Error::other(format!("swtpm_setup failed: {}", String::from_utf8_lossy(&said))))
-}
-
-/// Two neighbouring ports that were free just now.
-fn free_pair() -> io::Result<u16> {
-    for _ in 0..PORT_ATTEMPTS {
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let port = first.local_addr()?.port();
-        if port < u16::MAX && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err(io::Error::other("no two free neighbouring ports"))
 }
 
 #[allow(clippy::disallowed_methods, reason = "starting and stopping parts is not done on a tokio worker")]

@@ -6,7 +6,7 @@ use keyd_core::{HealthState, Reason, Sealer, Secret};
 use keyd_tpm::{Tpm, TpmConfig};
 
 use crate::{Node, config};
-use peers::interposer::listeners;
+use peers::ports::neighbours;
 
 #[tokio::test]
 async fn an_absent_tpm_is_told_and_used_once_it_is_there() {
@@ -35,7 +35,7 @@ async fn a_missing_device_is_told_by_its_name() {
 #[tokio::test]
 async fn a_hanging_tpm_costs_each_caller_its_deadline() {
     // It accepts and never answers.
-    let silent = listeners().unwrap();
+    let silent = neighbours().unwrap();
     let port = silent.0.local_addr().unwrap().port();
     let tcti = format!("swtpm:host=127.0.0.1,port={port}").parse().unwrap();
     let call_deadline = Duration::from_millis(200);
