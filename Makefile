@@ -18,7 +18,7 @@ test:
 torture: export KEYD_CRASH_KILLS = $(or $(N),2000)
 torture:
 	@tests/peers/install.sh '$(build)'
-	@$(if $(SEED),KEYD_CRASH_SEED=$(SEED)) cargo test --locked -p system --test system crash -- --nocapture
+	@$(if $(SEED),KEYD_CRASH_SEED=$(SEED)) cargo test --locked -p system --test system crash:: -- --nocapture
 
 # Every parser of bytes from outside, for SECONDS each.
 fuzz:
