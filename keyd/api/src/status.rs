@@ -26,6 +26,7 @@ pub const fn code(reason: Reason) -> Code {
         }
         Reason::UnknownNamespace
         | Reason::ProtectionUnavailable
+        | Reason::ProfileForbids
         | Reason::TokenLockedOut
         | Reason::TpmLockout
         | Reason::TpmReplaced

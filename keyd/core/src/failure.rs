@@ -16,6 +16,8 @@ pub enum Reason {
     BadRequest,
     /// The policy gives this caller no such right.
     Denied,
+    /// The profile of this node has no place for the algorithm.
+    ProfileForbids,
     /// No such key.
     KeyNotFound,
     /// The key exists already.
@@ -66,12 +68,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::BadKeyId,
         Self::UnknownAlgorithm,
         Self::UnknownProtection,
         Self::BadRequest,
         Self::Denied,
+        Self::ProfileForbids,
         Self::KeyNotFound,
         Self::KeyExists,
         Self::UnknownNamespace,
@@ -105,6 +108,7 @@ impl Reason {
             Self::UnknownProtection => "UNKNOWN_PROTECTION",
             Self::BadRequest => "BAD_REQUEST",
             Self::Denied => "DENIED",
+            Self::ProfileForbids => "PROFILE_FORBIDS",
             Self::KeyNotFound => "KEY_NOT_FOUND",
             Self::KeyExists => "KEY_EXISTS",
             Self::UnknownNamespace => "UNKNOWN_NAMESPACE",

@@ -47,9 +47,9 @@ impl SignInput<'_> {
             (Self::Digest { hash, digest }, Family::Ec)
             | (Self::RsaDigest { hash, digest, .. }, Family::Rsa) => check_length(*hash, digest),
             (_, Family::MlDsa) => Err(bad(format!("{algorithm} signs whole messages, not digests"))),
-            (_, Family::Rsa) => Err(bad(format!(
-                "{algorithm} signs a digest with its padding: give both, PKCS#1 v1.5 or PSS"
-            ))),
+            (_, Family::Rsa) => {
+                Err(bad(format!("{algorithm} signs a digest with a padding: give both, PKCS#1 v1.5 or PSS")))
+            }
             (Self::RsaDigest { .. }, Family::Ec) => {
                 Err(bad(format!("{algorithm} signatures have no padding")))
             }

@@ -2,9 +2,11 @@
 
 mod grants;
 mod limits;
+mod profile;
+mod token;
 mod tpm;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use keyd_core::{Failure, Namespace, Policy, Protection};
@@ -13,6 +15,8 @@ use serde::Deserialize;
 
 use grants::AllowTable;
 pub use limits::Limits;
+pub use profile::Profile;
+pub use token::TokenTable;
 pub use tpm::{SealTo, TpmTable};
 
 /// Where the configuration lies unless told otherwise.
@@ -28,6 +32,8 @@ pub struct Config {
     /// Where the store lies; mode 0700, owned by the user that keyd runs as.
     #[serde(default = "default_state_dir")]
     pub state_dir: PathBuf,
+    /// Which algorithms are made and used at all; every one without it.
+    pub profile: Option<Profile>,
     /// The PKCS#11 token, for the protections `hsm` and `hsm-wrapped`.
     pub token: Option<TokenTable>,
     /// The TPM, for the protection `tpm-sealed` and for attestation.
@@ -43,33 +49,6 @@ pub struct Config {
     grants: Vec<AllowTable>,
 }
 
-/// `[token]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenTable {
-    /// The vendor's PKCS#11 module.
-    pub module: PathBuf,
-    /// The token's label; or give `serial`.
-    pub label: Option<String>,
-    /// The token's serial number; or give `label`.
-    pub serial: Option<String>,
-    /// File of mode 0600 that holds the user PIN.
-    pub pin_file: Option<PathBuf>,
-    /// Name of the systemd credential that holds the user PIN; or give `pin_file`.
-    pub pin_credential: Option<String>,
-    /// File with the user PIN as `keyd token seal-pin` sealed it; or give one of the other two.
-    pub pin_sealed: Option<PathBuf>,
-    /// Environment that the module wants, such as `SOFTHSM2_CONF`. Only the worker process gets it.
-    #[serde(default)]
-    pub environment: BTreeMap<String, String>,
-    /// Sessions, and so signatures at once.
-    #[serde(default = "default_sessions")]
-    pub sessions: usize,
-    /// How long one call may take, in ms.
-    #[serde(default = "default_token_deadline")]
-    pub call_deadline_ms: u64,
-}
-
 /// `[[namespace]]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,14 +57,6 @@ pub struct NamespaceTable {
     pub name: Namespace,
     /// The protections that it accepts, in order of preference.
     pub protections: Vec<Protection>,
-}
-
-impl TokenTable {
-    /// In how many places the PIN is said to be.
-    fn pin_places(&self) -> usize {
-        let given = [self.pin_file.is_some(), self.pin_credential.is_some(), self.pin_sealed.is_some()];
-        given.into_iter().filter(|given| *given).count()
-    }
 }
 
 impl ConfigFile for Config {
@@ -129,18 +100,7 @@ impl ConfigFile for Config {
         if let Some(tpm) = &self.tpm {
             tpm.check()?;
         }
-        match &self.token {
-            Some(t) if t.label.is_some() == t.serial.is_some() => {
-                Err("[token] needs either label or serial".to_owned())
-            }
-            Some(t) if t.pin_places() != 1 => {
-                Err("[token] needs one of pin_file, pin_credential and pin_sealed".to_owned())
-            }
-            Some(t) if t.pin_sealed.is_some() && self.tpm.is_none() => {
-                Err("[token] pin_sealed needs the [tpm] that sealed it".to_owned())
-            }
-            _ => Ok(()),
-        }
+        self.token.as_ref().map_or(Ok(()), |token| token.check(self.tpm.is_some()))
     }
 }
 
@@ -186,14 +146,6 @@ fn default_socket() -> PathBuf {
 
 fn default_state_dir() -> PathBuf {
     "/var/lib/keyd".into()
-}
-
-fn default_sessions() -> usize {
-    4
-}
-
-fn default_token_deadline() -> u64 {
-    10_000
 }
 
 #[cfg(test)]
@@ -262,6 +214,12 @@ mod tests {
         assert!(refused("limits.connections_per_user = 0").contains("connections_per_user"));
         assert!(refused("limits.message_bytes = 0").contains("message_bytes is 0"));
         assert!(refused("limits.message_bytes = 1048577").contains("1 to 1048576"));
+    }
+
+    #[test]
+    fn an_unknown_profile_is_refused_with_its_line() {
+        let e = refused("\nprofile = \"cnsa\"");
+        assert!(e.contains("keyd.toml:2:") && e.contains("Did you mean \"cnsa2\"?"), "{e}");
     }
 
     #[test]

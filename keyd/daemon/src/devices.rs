@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use keyd_core::{Failure, Reason};
-use keyd_pkcs11::{Mechanisms, Token, TokenConfig, TokenName, WorkerCommand};
+use keyd_pkcs11::{Token, TokenConfig, TokenName, WorkerCommand};
 use keyd_tpm::{PolicyKey, PolicySource, Tpm, TpmConfig};
 
 use crate::config::{SealTo, TokenTable, TpmTable};
@@ -27,7 +27,7 @@ pub async fn token(table: &TokenTable, worker: WorkerCommand, tpm: Option<&Tpm>)
         environment: table.environment.clone(),
         sessions: table.sessions,
         call_deadline: Duration::from_millis(table.call_deadline_ms),
-        mechanisms: Mechanisms::default(),
+        mechanisms: table.mechanisms.mechanisms(),
     };
     Token::new(config, worker)
 }

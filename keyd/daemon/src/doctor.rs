@@ -11,6 +11,9 @@ use crate::keyring::{self, Keyring};
 use crate::pin;
 use crate::places::Places;
 
+/// Most keys that one finding names.
+const NAMED: usize = 10;
+
 /// How far a clock may be set back without a word, in seconds.
 const CLOCK_SLACK: i64 = 300;
 
@@ -47,6 +50,7 @@ pub async fn examine(
             None => findings.extend(token_objects(keyring, vault.as_ref()).await),
         }
     }
+    findings.extend(outside_profile(keyring));
     findings
 }
 
@@ -61,6 +65,22 @@ fn clock(keyring: &Keyring, now: i64) -> Option<Finding> {
         next_step:
             "set it: certificates and records that are made meanwhile bear the wrong time. Keys go on signing"
                 .to_owned(),
+    })
+}
+
+/// Keys that were made before the profile was set.
+fn outside_profile(keyring: &Keyring) -> Option<Finding> {
+    let keys = keyring.outside_profile();
+    let named: Vec<_> =
+        keys.iter().take(NAMED).map(|k| format!("{} ({})", k.record.id, k.record.algorithm)).collect();
+    let more = match keys.len().saturating_sub(named.len()) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!keys.is_empty()).then(|| Finding {
+        subject: "the profile of keyd.toml".to_owned(),
+        problem: format!("it refuses to use {}{more}", named.join(", ")),
+        next_step: "rotate them with --algorithm to one that it allows, or delete them".to_owned(),
     })
 }
 

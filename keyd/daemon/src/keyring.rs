@@ -204,6 +204,16 @@ impl Keyring {
         gone
     }
 
+    /// The keys that the profile refuses to use, sorted.
+    pub fn outside_profile(&self) -> Vec<Arc<Key>> {
+        let Some(profile) = self.shared.rules.now().config.profile else { return Vec::new() };
+        self.all().into_iter().filter(|key| !profile.allows(key.record.algorithm)).collect()
+    }
+
+    fn check_profile(&self, id: &KeyId, algorithm: Algorithm) -> Result<(), Failure> {
+        self.shared.rules.now().config.profile.map_or(Ok(()), |profile| profile.check(id, algorithm))
+    }
+
     /// The accepted protections to try, in order.
     fn candidates(&self, id: &KeyId, wanted: Option<Protection>) -> Result<Vec<Protection>, Failure> {
         let namespace = &id.namespace;
@@ -258,6 +268,7 @@ impl Keyring {
         candidates: &[Protection],
     ) -> Result<Arc<Key>, Failure> {
         let _making = self.shared.making.read().await;
+        self.check_profile(id, algorithm)?;
         let mut refusal = None;
         for protection in candidates {
             let made = match self.shared.places.make(id, version, algorithm, *protection).await {

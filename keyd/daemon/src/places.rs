@@ -56,6 +56,10 @@ impl Places {
             Protection::HsmWrapped if matches!(algorithm.family(), Family::Ec | Family::Rsa) => {
                 self.make_in_vault(id, algorithm).await
             }
+            // Its private key follows from nothing short, and a TPM seals no more than 128 bytes.
+            Protection::TpmSealed if algorithm.family() == Family::Rsa => Err(unavailable(format!(
+                "a TPM cannot seal {algorithm} keys, which are too long; make it in a token (hsm), or take ec-p256 or ml-dsa-65"
+            ))),
             Protection::HsmWrapped | Protection::TpmSealed | Protection::Software => {
                 self.make_sealed(id, version, algorithm, protection).await
             }
@@ -65,9 +69,11 @@ impl Places {
     async fn make_in_vault(&self, id: &KeyId, algorithm: Algorithm) -> Result<Made, Failure> {
         let vault = self.vault()?;
         if !vault.supports(algorithm).await? {
-            return Err(unavailable(format!(
-                "the token cannot make {algorithm} keys; accept hsm-wrapped in the namespace, or use another token"
-            )));
+            let way_out = match algorithm.family() {
+                Family::MlDsa | Family::MlKem => "accept hsm-wrapped in the namespace, or use another token",
+                Family::Ec | Family::Rsa => "use another token",
+            };
+            return Err(unavailable(format!("the token cannot make {algorithm} keys; {way_out}")));
         }
         let made = vault.create(id, algorithm).await?;
         // A token that gives the public key wrong is found out before anybody relies on it.
@@ -105,9 +111,14 @@ impl Places {
         protection: Protection,
     ) -> Result<Made, Failure> {
         let sealer = self.sealer(protection)?;
-        let secret = SoftKey::generate_secret(algorithm)?;
-        let soft = SoftKey::from_secret(algorithm, &secret)?;
-        let material = sealer.seal(&secret, &context(id, version, algorithm)).await?;
+        let (secret, soft) = off_worker(move || {
+            let secret = SoftKey::generate_secret(algorithm)?;
+            let soft = SoftKey::from_secret(algorithm, &secret)?;
+            Ok((secret, soft))
+        })
+        .await?;
+        let context = context(id, version, algorithm);
+        let material = sealer.seal(&secret, &context).await?;
         Ok(Made { protection, public_key: soft.public_key().clone(), material, soft: Some(soft) })
     }
 
@@ -223,6 +234,15 @@ async fn sign_and_verify(
         )
     })?;
     Ok(signature)
+}
+
+/// An RSA key takes up to some seconds to make.
+async fn off_worker<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("a key was not made: {e}"))))
 }
 
 fn unavailable(why: String) -> Failure {

@@ -5,11 +5,11 @@ use std::sync::{PoisonError, RwLock};
 
 use keyd_api::status::from_failure;
 use keyd_api::{Client, KeyInfo, Signed};
-use keyd_core::{Algorithm, Failure, Hash, KeyId, KeyName, Namespace, Reason, SignInput};
+use keyd_core::{Algorithm, Failure, Family, KeyId, KeyName, Namespace, Reason, RsaPadding, SignInput};
 use plugin_sdk::Deadline;
 use tonic::Status;
 
-use crate::algorithm;
+use crate::algorithm::{self, Opts};
 
 /// The keys of one namespace.
 pub(crate) struct Keys {
@@ -68,7 +68,7 @@ impl Keys {
         &self,
         id: &str,
         data: &[u8],
-        hash: Option<Hash>,
+        opts: Opts,
         deadline: Deadline,
     ) -> Result<Signed, Status> {
         let key = &self.key(id)?;
@@ -76,10 +76,14 @@ impl Keys {
             Some(algorithm) => algorithm,
             None => self.show(id, deadline).await?.algorithm,
         };
-        let input = match hash {
-            Some(hash) => SignInput::Digest { hash, digest: data },
-            None if algorithm.is_ml_dsa() => SignInput::Message(data),
-            None => return Err(Status::invalid_argument("hash algorithm is required")),
+        let input = match (opts, algorithm.family()) {
+            (Opts::Digest(hash), Family::Rsa) => {
+                SignInput::RsaDigest { padding: RsaPadding::Pkcs1v15, hash, digest: data }
+            }
+            (Opts::Digest(hash), _) => SignInput::Digest { hash, digest: data },
+            (Opts::Pss(hash), _) => SignInput::RsaDigest { padding: RsaPadding::Pss, hash, digest: data },
+            (Opts::Message, Family::MlDsa) => SignInput::Message(data),
+            (Opts::Message, _) => return Err(Status::invalid_argument("hash algorithm is required")),
         };
         let signed = deadline.call(&self.keyd, |keyd| async move { keyd.sign(key, input).await });
         signed.await.map_err(|f| status(id, &f))

@@ -7,7 +7,7 @@ mod algorithm;
 mod keys;
 mod service;
 
-use keyd_core::{Algorithm, Failure, Namespace};
+use keyd_core::{Algorithm, Failure, Namespace, Reason};
 use plugin_sdk::proto::keymanager::agent::key_manager_server::KeyManagerServer as AgentServer;
 use plugin_sdk::proto::keymanager::server::key_manager_server::KeyManagerServer;
 use plugin_sdk::{Configured, KeydSocket, Plugin, Services};
@@ -40,6 +40,14 @@ impl Plugin for Keys {
     type Config = Config;
 
     async fn configure(config: Config, _trust_domain: &str) -> Result<Self, Failure> {
+        if let Some(algorithm) = config.x509_ca_algorithm.filter(|algorithm| !algorithm.signs_messages()) {
+            return Err(Failure::new(
+                Reason::BadConfig,
+                format!(
+                    "x509_ca_algorithm: {algorithm} keys sign no certificates here; use ml-dsa-65, another ML-DSA, ec-p256 or ec-p384"
+                ),
+            ));
+        }
         let x509_ca_algorithm = config.x509_ca_algorithm.map_or("as SPIRE asks", Algorithm::name);
         tracing::info!(namespace = %config.namespace, x509_ca_algorithm, "Configured");
         Ok(Self::new(config.socket.client(), config.namespace, config.x509_ca_algorithm))

@@ -3,7 +3,6 @@
 use keyd_api::KeyInfo;
 use plugin_sdk::proto::keymanager::agent::key_manager_server::KeyManager as AgentKeyManager;
 use plugin_sdk::proto::keymanager::server::key_manager_server::KeyManager;
-use plugin_sdk::proto::keymanager::server::sign_data_request::SignerOpts;
 use plugin_sdk::proto::keymanager::server::{
     GenerateKeyRequest, GenerateKeyResponse, GetPublicKeyRequest, GetPublicKeyResponse, GetPublicKeysRequest,
     GetPublicKeysResponse, PublicKey, SignDataRequest, SignDataResponse,
@@ -52,14 +51,8 @@ impl KeyManager for KeyManagerService {
     ) -> Result<Response<SignDataResponse>, Status> {
         let deadline = Deadline::of(&request);
         let SignDataRequest { key_id, data, signer_opts } = request.into_inner();
-        let hash = match signer_opts {
-            Some(SignerOpts::HashAlgorithm(number)) => algorithm::hash(number)?,
-            Some(SignerOpts::PssOptions(_)) => {
-                return Err(Status::invalid_argument("PSS is for RSA keys, and keyd has none yet"));
-            }
-            None => return Err(Status::invalid_argument("signer opts is required")),
-        };
-        let signed = self.0.plugin()?.sign(&key_id, &data, hash, deadline).await?;
+        let opts = algorithm::opts(signer_opts)?;
+        let signed = self.0.plugin()?.sign(&key_id, &data, opts, deadline).await?;
         let key_fingerprint = hex::encode(signed.fingerprint);
         Ok(Response::new(SignDataResponse { signature: signed.signature, key_fingerprint }))
     }

@@ -1,17 +1,21 @@
 //! `keyd key ...`.
 
-use std::fs;
-use std::io::{Read, Write};
+mod files;
+mod how;
+
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Subcommand, ValueEnum};
 use der::pem::LineEnding;
-use keyd_api::{Client, KeyInfo, MESSAGE_LIMIT};
-use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason, SignInput};
+use keyd_api::{Client, KeyInfo};
+use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason};
 use keyd_unix::Output;
 use serde_json::{Value, json};
+
+use files::{is_stdio, read, write, write_secret};
+use how::How;
 
 /// Keys are named NAMESPACE/ID, such as spire-server/x509-CA-A.
 #[derive(Subcommand)]
@@ -20,7 +24,7 @@ pub enum Key {
     Create {
         /// NAMESPACE/ID
         key: KeyId,
-        /// ml-dsa-44, ml-dsa-65, ml-dsa-87, ec-p256 or ec-p384
+        /// ml-dsa-44, ml-dsa-65, ml-dsa-87, ec-p256, ec-p384, rsa-2048, rsa-3072, rsa-4096, ml-kem-768 or ml-kem-1024
         #[arg(long, default_value_t = Algorithm::MlDsa65)]
         algorithm: Algorithm,
         /// hsm, hsm-wrapped, tpm-sealed or software; without it the namespace's order decides
@@ -48,27 +52,46 @@ pub enum Key {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Sign a file: raw signature for ML-DSA (pure, empty context), DER for ECDSA
+    /// Sign a file: raw signature for ML-DSA (pure, empty context) and RSA, DER for ECDSA
+    ///
+    /// RSA needs --padding. Elliptic curves hash the file with SHA-256 (P-256) or SHA-384 (P-384) unless --hash says otherwise.
     Sign {
         /// NAMESPACE/ID
         key: KeyId,
         /// File to sign, - for standard input; at most 1 MiB
         #[arg(long = "in", value_name = "FILE")]
         input: PathBuf,
+        #[command(flatten)]
+        how: How,
         /// File for the signature, - for standard output
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Verify a signature over a file
+    /// Verify a signature over a file, here, with the public key that keyd shows
+    ///
+    /// Takes the options that it was signed with. Exit code 0: it verifies; 1, with the reason INTEGRITY: it does not.
     Verify {
         /// NAMESPACE/ID
         key: KeyId,
         /// The file that was signed, - for standard input
         #[arg(long = "in", value_name = "FILE")]
         input: PathBuf,
+        #[command(flatten)]
+        how: How,
         /// The signature
         #[arg(long, value_name = "FILE")]
         signature: PathBuf,
+    },
+    /// Recover the shared secret from an ML-KEM ciphertext
+    Decapsulate {
+        /// NAMESPACE/ID
+        key: KeyId,
+        /// The ciphertext, - for standard input
+        #[arg(long = "in", value_name = "FILE")]
+        input: PathBuf,
+        /// File for the shared secret of 32 bytes, which nobody else can read; - for standard output
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
     },
     /// Replace a key by a new one of the same name; the old private key is destroyed
     Rotate {
@@ -136,9 +159,9 @@ impl Key {
                 };
                 write(out.as_deref().unwrap_or(Path::new("-")), &bytes)
             }
-            Self::Sign { key, input, out } => {
-                let message = read(&input)?;
-                let signed = client.sign(&key, SignInput::Message(&message)).await?;
+            Self::Sign { key, input, how, out } => {
+                let given = read(&input)?;
+                let signed = client.sign(&key, how.prepare(&given).input()).await?;
                 write(&out, &signed.signature)?;
                 let value = json!({
                     "key": key, "signature_bytes": signed.signature.len(), "fingerprint": hex::encode(&signed.fingerprint),
@@ -146,13 +169,25 @@ impl Key {
                 // Standard output carries the signature where it was asked for there.
                 if is_stdio(&out) { Ok(()) } else { output.show(&value, |_| String::new()) }
             }
-            Self::Verify { key, input, signature } => {
-                let (message, signature) = (read(&input)?, read(&signature)?);
-                let info = client.show_key(&key).await?;
-                info.public_key.verify(SignInput::Message(&message), &signature).map_err(|_| {
+            Self::Verify { key, input, how, signature } => {
+                let (given, signature) = (read(&input)?, read(&signature)?);
+                let (prepared, info) = (how.prepare(&given), client.show_key(&key).await?);
+                // What this key never signs is a mistake in the options and no bad signature.
+                prepared.input().check(info.algorithm)?;
+                info.public_key.verify(prepared.input(), &signature).map_err(|_| {
                     Failure::new(Reason::Integrity, format!("the signature by {key} does not verify"))
                 })?;
-                output.show(&json!({ "key": key, "verified": true }), |_| format!("verified by {key}"))
+                let value = json!({ "key": key, "verified": true, "version": info.version });
+                output.show(&value, |_| format!("verified by {key}"))
+            }
+            Self::Decapsulate { key, input, out } => {
+                let opened = client.decapsulate(&key, &read(&input)?).await?;
+                write_secret(&out, &opened.shared_secret)?;
+                let value = json!({
+                    "key": key, "shared_secret_bytes": opened.shared_secret.len(),
+                    "fingerprint": hex::encode(&opened.fingerprint),
+                });
+                if is_stdio(&out) { Ok(()) } else { output.show(&value, |_| String::new()) }
             }
             Self::Rotate { key, algorithm, protection } => {
                 let info = client.rotate_key(&key, algorithm, protection).await?;
@@ -230,30 +265,4 @@ fn table(keys: &[KeyInfo]) -> String {
 fn pem(info: &KeyInfo) -> Result<String, Failure> {
     der::pem::encode_string("PUBLIC KEY", LineEnding::LF, info.public_key.spki())
         .map_err(|e| Failure::new(Reason::Internal, format!("cannot write PEM: {e}")))
-}
-
-fn is_stdio(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
-/// Reads a file or standard input, never more than one message may have.
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let failed = |why: String| Failure::new(Reason::BadRequest, format!("{}: {why}", path.display()));
-    let mut bytes = Vec::new();
-    let limit = MESSAGE_LIMIT as u64 + 1;
-    let result = if is_stdio(path) {
-        std::io::stdin().take(limit).read_to_end(&mut bytes)
-    } else {
-        fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
-    };
-    result.map_err(|e| failed(format!("cannot read it: {e}")))?;
-    if bytes.len() > MESSAGE_LIMIT {
-        return Err(failed(format!("more than {MESSAGE_LIMIT} bytes, the most that keyd signs")));
-    }
-    Ok(bytes)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let result = if is_stdio(path) { std::io::stdout().write_all(bytes) } else { fs::write(path, bytes) };
-    result.map_err(|e| Failure::new(Reason::Internal, format!("{}: cannot write it: {e}", path.display())))
 }

@@ -23,6 +23,8 @@ fn describe(status: &StatusResponse) -> Value {
         "version": status.version,
         "started_at": status.started_at,
         "memory_locked": status.memory_locked,
+        "profile": Some(&status.profile).filter(|profile| !profile.is_empty()),
+        "keys_outside_profile": status.keys_outside_profile,
         "devices": devices.collect::<Vec<_>>(),
         "namespaces": namespaces.collect::<Vec<_>>(),
     })
@@ -46,6 +48,18 @@ fn human(status: &StatusResponse) -> String {
         ));
         if namespace.protections.iter().any(|p| p == "software") {
             text.push_str("  accepts software keys, which lie on disk in clear: for development alone\n");
+        }
+    }
+    if !status.profile.is_empty() {
+        text.push_str(&format!(
+            "profile {}: keys of other algorithms are neither made nor used\n",
+            status.profile
+        ));
+        if status.keys_outside_profile > 0 {
+            text.push_str(&format!(
+                "  it refuses {} of the keys above; keyd doctor names them\n",
+                status.keys_outside_profile
+            ));
         }
     }
     if !status.memory_locked {

@@ -66,6 +66,7 @@ impl Keyring {
     }
 
     async fn sign_with(&self, key: &Key, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
+        self.check_profile(&key.record.id, key.record.algorithm)?;
         check_input(key.record.algorithm, input, self.shared.rules.now().config.limits.message_bytes)?;
         self.check_records().await?;
         match key.record.protection {
@@ -75,6 +76,7 @@ impl Keyring {
     }
 
     async fn decapsulate_with(&self, key: &Key, ciphertext: &[u8]) -> Result<Secret, Failure> {
+        self.check_profile(&key.record.id, key.record.algorithm)?;
         key.record.algorithm.check_ciphertext(ciphertext)?;
         self.check_records().await?;
         match key.record.protection {

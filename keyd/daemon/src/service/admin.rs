@@ -111,6 +111,8 @@ impl AdminService for Services {
             devices,
             namespaces: namespaces.collect(),
             memory_locked: admin.memory_locked,
+            profile: rules.config.profile.map(|profile| profile.name().to_owned()).unwrap_or_default(),
+            keys_outside_profile: u32::try_from(self.keyring.outside_profile().len()).unwrap_or(u32::MAX),
         }))
     }
 }
