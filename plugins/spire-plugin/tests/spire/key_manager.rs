@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use keyd_core::{Hash, PublicKey, SignInput};
+use keyd_core::{Hash, PublicKey, RsaPadding, SignInput};
 use plugin_sdk::proto::keymanager::server as wire;
 use plugin_sdk::proto::keymanager::server::key_manager_client::KeyManagerClient;
 use plugin_sdk::proto::keymanager::server::sign_data_request::{PssOptions, SignerOpts};
@@ -94,6 +94,28 @@ async fn keys_sign_every_digest_that_spire_sends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rsa_keys_sign_with_the_padding_that_spire_asks_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyd = Keyd::start(dir.path()).await;
+    let mut manager = KeyManager::start(&keyd, dir.path(), "spire-server").await;
+    for (id, key_type) in [("rsa-2048", KeyType::Rsa2048), ("rsa-4096", KeyType::Rsa4096)] {
+        let made = manager.generate(id, key_type).await.unwrap();
+        assert_eq!((made.id.as_str(), made.r#type()), (id, key_type));
+        let key = PublicKey::from_spki(&made.pkix_data).unwrap();
+        let digest = Hash::Sha384.digest(b"message");
+        let pss = PssOptions { salt_length: -1, hash_algorithm: HashAlgorithm::Sha384.into() };
+        for (opts, padding) in [
+            (hash(HashAlgorithm::Sha384), RsaPadding::Pkcs1v15),
+            (Some(SignerOpts::PssOptions(pss)), RsaPadding::Pss),
+        ] {
+            let signed = manager.sign(id, &digest, opts).await.unwrap();
+            let input = SignInput::RsaDigest { padding, hash: Hash::Sha384, digest: &digest };
+            key.verify(input, &signed.signature).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_ml_dsa_ca_signs_whole_messages_alone() {
     let dir = tempfile::tempdir().unwrap();
     let keyd = Keyd::start(dir.path()).await;
@@ -153,7 +175,6 @@ async fn refusals_are_in_the_words_that_spire_expects() {
         InvalidArgument,
         "key type is required",
     );
-    refused(manager.generate("id", KeyType::Rsa2048).await, InvalidArgument, "keyd has no RSA keys yet");
     refused(manager.get("").await, InvalidArgument, "key id is required");
     refused(manager.get("nope").await, NotFound, "key \"nope\" not found");
     refused(manager.sign("", &digest, sha256).await, InvalidArgument, "key id is required");
@@ -167,7 +188,11 @@ async fn refusals_are_in_the_words_that_spire_expects() {
         "not of SHA3_256",
     );
     let pss = PssOptions { salt_length: -1, hash_algorithm: HashAlgorithm::Sha256.into() };
-    refused(manager.sign("id", &digest, Some(SignerOpts::PssOptions(pss))).await, InvalidArgument, "PSS");
+    refused(
+        manager.sign("id", &digest, Some(SignerOpts::PssOptions(pss))).await,
+        InvalidArgument,
+        "no padding",
+    );
     let short = manager.sign("id", &digest[..31], sha256).await;
     assert_eq!(short.unwrap_err().code(), InvalidArgument);
 }

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod algorithms;
 mod crash;
 mod disk;
 mod doctor;
