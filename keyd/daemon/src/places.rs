@@ -56,10 +56,6 @@ impl Places {
             Protection::HsmWrapped if matches!(algorithm.family(), Family::Ec | Family::Rsa) => {
                 self.make_in_vault(id, algorithm).await
             }
-            // Its private key follows from nothing short, and a TPM seals no more than 128 bytes.
-            Protection::TpmSealed if algorithm.family() == Family::Rsa => Err(unavailable(format!(
-                "a TPM cannot seal {algorithm} keys, which are too long; make it in a token (hsm), or take ec-p256 or ml-dsa-65"
-            ))),
             Protection::HsmWrapped | Protection::TpmSealed | Protection::Software => {
                 self.make_sealed(id, version, algorithm, protection).await
             }
@@ -110,7 +106,7 @@ impl Places {
         algorithm: Algorithm,
         protection: Protection,
     ) -> Result<Made, Failure> {
-        let sealer = self.sealer(protection)?;
+        let sealer = self.sealer_for(algorithm, protection)?;
         let (secret, soft) = off_worker(move || {
             let secret = SoftKey::generate_secret(algorithm)?;
             let soft = SoftKey::from_secret(algorithm, &secret)?;
@@ -156,7 +152,8 @@ impl Places {
         secret: &Secret,
     ) -> Result<(KeyRecord, SoftKey), Failure> {
         let context = context(&record.id, record.version, record.algorithm);
-        let material = self.sealer(protection)?.seal(secret, &context).await?;
+        let sealer = self.sealer_for(record.algorithm, protection)?;
+        let material = sealer.seal(secret, &context).await?;
         let sealed = KeyRecord { protection, material, ..record.clone() };
         let soft = self.open(&sealed).await?;
         Ok((sealed, soft))
@@ -203,6 +200,17 @@ impl Places {
 
     fn vault(&self) -> Result<&Arc<dyn Vault>, Failure> {
         self.vault.as_ref().ok_or_else(|| unavailable("no [token] is configured".to_owned()))
+    }
+
+    /// What seals keys of an algorithm. The private key of RSA follows from nothing short, and devices seal no more than a
+    /// seed.
+    fn sealer_for(&self, algorithm: Algorithm, protection: Protection) -> Result<&dyn Sealer, Failure> {
+        if algorithm.secret_len().is_none() && protection != Protection::Software {
+            return Err(unavailable(format!(
+                "{algorithm} keys are too long to be {protection}; make it in a token (hsm), or take ec-p256 or ml-dsa-65"
+            )));
+        }
+        self.sealer(protection)
     }
 
     fn sealer(&self, protection: Protection) -> Result<&dyn Sealer, Failure> {

@@ -171,8 +171,8 @@ async fn the_profile_cnsa2_uses_two_algorithms_and_says_what_it_leaves_out() {
     }
     forbidden(client.sign(&id("ml-dsa-65"), SignInput::Message(b"m")).await.unwrap_err());
     forbidden(client.decapsulate(&id("ml-kem-768"), &[7; 1088]).await.unwrap_err());
-    forbidden(client.rotate_key(&id("ml-dsa-65"), None).await.unwrap_err());
-    forbidden(client.rotate_key(&id("ml-dsa-87"), Some(Algorithm::EcP256)).await.unwrap_err());
+    forbidden(client.rotate_key(&id("ml-dsa-65"), None, None).await.unwrap_err());
+    forbidden(client.rotate_key(&id("ml-dsa-87"), Some(Algorithm::EcP256), None).await.unwrap_err());
     client.sign(&id("ml-dsa-87"), SignInput::Message(b"m")).await.unwrap();
     client.decapsulate(&id("ml-kem-1024"), &[7; 1568]).await.unwrap();
 
@@ -184,9 +184,30 @@ async fn the_profile_cnsa2_uses_two_algorithms_and_says_what_it_leaves_out() {
     assert!(doctor.contains("n/ml-dsa-65 (ml-dsa-65), n/ml-kem-768 (ml-kem-768)"), "{doctor}");
 
     // What doctor says to do, does it.
-    client.rotate_key(&id("ml-dsa-65"), Some(Algorithm::MlDsa87)).await.unwrap();
+    client.rotate_key(&id("ml-dsa-65"), Some(Algorithm::MlDsa87), None).await.unwrap();
     client.delete_key(&id("ml-kem-768")).await.unwrap();
     assert_eq!(keyd.json(&["status"]).await.unwrap()["keys_outside_profile"], 0);
     assert!(keyd.output(&["doctor"]).await.unwrap().status.success());
+    keyd.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn rsa_is_refused_where_it_is_too_long_for_the_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let tables =
+        [("tpm", &[Protection::TpmSealed][..]), ("soft", &[Protection::Software, Protection::TpmSealed])];
+    // Nothing is asked of the TPM.
+    let config =
+        "tpm.tcti = \"device:/nonexistent\"\ntpm.counter = false\n".to_owned() + &namespaces(&tables);
+    let keyd = Keyd::start(dir.path(), &config).await.unwrap();
+    let client = keyd.client();
+    let sealed = client.create_key(&"tpm/a".parse().unwrap(), Algorithm::Rsa2048, None).await.unwrap_err();
+    let soft = "soft/a".parse().unwrap();
+    client.create_key(&soft, Algorithm::Rsa2048, None).await.unwrap();
+    let migrate = ["key", "migrate", "soft/a", "--to", "tpm-sealed"];
+    let unavailable = Reason::ProtectionUnavailable;
+    assert_eq!(outcome(&keyd, &migrate).await, (1, Some(unavailable.name().to_owned())));
+    assert_eq!(sealed.reason, unavailable);
+    assert!(sealed.message.contains("too long to be tpm-sealed; make it in a token"), "{sealed}");
     keyd.stop().await.unwrap();
 }
