@@ -41,7 +41,7 @@ operations = ["create", "list", "show", "sign", "rotate", "delete", "attest", "s
 [[allow]]
 users = ["$admin_user"]
 namespaces = ["keyd-agent", "workload"]
-operations = ["list", "show", "attest", "status", "reseal"]
+operations = ["list", "show", "attest", "status", "reseal", "audit"]
 EOF
 }
 

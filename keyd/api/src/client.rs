@@ -1,5 +1,7 @@
 //! The typed client that commands, plugins and the agent share.
 
+mod audit;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -16,7 +16,7 @@ pub const fn code(reason: Reason) -> Code {
         Reason::BadKeyId | Reason::UnknownAlgorithm | Reason::UnknownProtection | Reason::BadRequest => {
             Code::InvalidArgument
         }
-        Reason::Denied => Code::PermissionDenied,
+        Reason::Denied | Reason::IssuanceRefused => Code::PermissionDenied,
         Reason::KeyNotFound => Code::NotFound,
         Reason::KeyExists => Code::AlreadyExists,
         Reason::LimitExceeded => Code::ResourceExhausted,

@@ -58,6 +58,10 @@ pub enum Reason {
     StoreFailed,
     /// The store is an older copy than the TPM's counter says, or bound to another counter.
     StoreRolledBack,
+    /// The audit log cannot take the record of what was asked, so it was not done.
+    AuditFailed,
+    /// The key's issuance profile does not allow this signature.
+    IssuanceRefused,
     /// The configuration is wrong.
     BadConfig,
     /// keyd cannot be reached.
@@ -68,7 +72,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::BadKeyId,
         Self::UnknownAlgorithm,
         Self::UnknownProtection,
@@ -95,6 +99,8 @@ impl Reason {
         Self::LimitExceeded,
         Self::StoreFailed,
         Self::StoreRolledBack,
+        Self::AuditFailed,
+        Self::IssuanceRefused,
         Self::BadConfig,
         Self::Unreachable,
         Self::Internal,
@@ -129,6 +135,8 @@ impl Reason {
             Self::LimitExceeded => "LIMIT_EXCEEDED",
             Self::StoreFailed => "STORE_FAILED",
             Self::StoreRolledBack => "STORE_ROLLED_BACK",
+            Self::AuditFailed => "AUDIT_FAILED",
+            Self::IssuanceRefused => "ISSUANCE_REFUSED",
             Self::BadConfig => "BAD_CONFIG",
             Self::Unreachable => "UNREACHABLE",
             Self::Internal => "INTERNAL",

@@ -48,6 +48,8 @@ pub enum Operation {
     Reseal,
     /// Remove what `keyd doctor` found in the token and no key uses.
     Repair,
+    /// Read the audit log.
+    Audit,
 }
 
 impl Operation {
@@ -62,7 +64,7 @@ impl Operation {
             | Self::Rotate
             | Self::Delete
             | Self::Migrate => true,
-            Self::Attest | Self::Bind | Self::Status | Self::Repair | Self::Reseal => false,
+            Self::Attest | Self::Bind | Self::Status | Self::Repair | Self::Reseal | Self::Audit => false,
         }
     }
 
@@ -82,6 +84,7 @@ impl Operation {
             Self::Status => "status",
             Self::Repair => "repair",
             Self::Reseal => "reseal",
+            Self::Audit => "audit",
         }
     }
 }

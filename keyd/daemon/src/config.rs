@@ -1,6 +1,7 @@
 //! `keyd.toml`: strict, resolved, and checked before anything is opened.
 
 mod grants;
+mod issuance;
 mod limits;
 mod profile;
 mod token;
@@ -8,12 +9,15 @@ mod tpm;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use keyd_core::{Failure, Namespace, Policy, Protection};
+use keyd_core::{Failure, KeyId, Namespace, Policy, Protection};
 use keyd_unix::ConfigFile;
 use serde::Deserialize;
 
+use crate::keyring::OWN_NAMESPACE;
 use grants::AllowTable;
+pub use issuance::IssuanceTable;
 pub use limits::Limits;
 pub use profile::Profile;
 pub use token::TokenTable;
@@ -38,15 +42,29 @@ pub struct Config {
     pub token: Option<TokenTable>,
     /// The TPM, for the protection `tpm-sealed` and for attestation.
     pub tpm: Option<TpmTable>,
+    /// The audit log.
+    #[serde(default)]
+    audit: AuditTable,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
     /// The namespaces and what protects their keys.
     #[serde(default, rename = "namespace")]
     pub namespaces: Vec<NamespaceTable>,
+    /// What CA keys may sign.
+    #[serde(default)]
+    issuance: Vec<IssuanceTable>,
     /// The grants. Without any, everything is denied.
     #[serde(default, rename = "allow")]
     grants: Vec<AllowTable>,
+}
+
+/// `[audit]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditTable {
+    /// What the key that signs the log may be protected by, in order of preference.
+    protections: Option<Vec<Protection>>,
 }
 
 /// `[[namespace]]`
@@ -63,8 +81,18 @@ impl ConfigFile for Config {
     fn check(&self) -> Result<(), String> {
         self.limits.check()?;
         let mut seen = BTreeSet::new();
+        if self.audit.protections.as_ref().is_some_and(Vec::is_empty) {
+            return Err("[audit] accepts no protection; name at least one".to_owned());
+        }
+        for protection in self.audit.protections.iter().flatten() {
+            self.has_device(*protection)
+                .map_err(|device| format!("[audit] accepts {protection}, but there is no {device}"))?;
+        }
         for namespace in &self.namespaces {
             let name = &namespace.name;
+            if name.as_str() == OWN_NAMESPACE {
+                return Err(format!("namespace {name} is keyd's own; give it another name"));
+            }
             if !seen.insert(name) {
                 return Err(format!("namespace {name} stands twice"));
             }
@@ -72,17 +100,18 @@ impl ConfigFile for Config {
                 return Err(format!("namespace {name} accepts no protection; name at least one"));
             }
             for protection in &namespace.protections {
-                match protection {
-                    Protection::Hsm | Protection::HsmWrapped if self.token.is_none() => {
-                        return Err(format!(
-                            "namespace {name} accepts {protection}, but there is no [token]"
-                        ));
-                    }
-                    Protection::TpmSealed if self.tpm.is_none() => {
-                        return Err(format!("namespace {name} accepts {protection}, but there is no [tpm]"));
-                    }
-                    _ => {}
-                }
+                self.has_device(*protection).map_err(|device| {
+                    format!("namespace {name} accepts {protection}, but there is no {device}")
+                })?;
+            }
+        }
+        issuance::check(&self.issuance)?;
+        for pattern in self.issuance.iter().flat_map(|table| &table.keys) {
+            let namespace = &pattern.id().namespace;
+            if !seen.contains(namespace) {
+                return Err(format!(
+                    "[[issuance]] names {pattern}, but no [[namespace]] defines {namespace}"
+                ));
             }
         }
         for grant in &self.grants {
@@ -128,6 +157,29 @@ impl Config {
     /// The protections that a namespace accepts, in order.
     pub fn protections(&self, namespace: &Namespace) -> Option<&[Protection]> {
         self.namespaces.iter().find(|n| n.name == *namespace).map(|n| n.protections.as_slice())
+    }
+
+    /// What a CA key may sign, where a table names it.
+    pub fn issuance_profile(&self, key: &KeyId) -> Option<&Arc<keyd_x509::issuance::Profile>> {
+        let table = self.issuance.iter().find(|table| table.keys.iter().any(|pattern| pattern.names(key)))?;
+        Some(&table.profile)
+    }
+
+    /// What the key that signs the audit log may be protected by, in order: what `[audit]` says, or all that this node can
+    /// give, strongest first; `software` only where a namespace accepts it.
+    pub fn audit_protections(&self) -> Vec<Protection> {
+        let named = |p: &Protection| self.namespaces.iter().any(|n| n.protections.contains(p));
+        let usable = |p: &Protection| self.has_device(*p).is_ok() && (*p != Protection::Software || named(p));
+        self.audit.protections.clone().unwrap_or_else(|| Protection::ALL.into_iter().filter(usable).collect())
+    }
+
+    /// Whether the device that a protection needs is configured, or the table that is missing.
+    fn has_device(&self, protection: Protection) -> Result<(), &'static str> {
+        match protection {
+            Protection::Hsm | Protection::HsmWrapped if self.token.is_none() => Err("[token]"),
+            Protection::TpmSealed if self.tpm.is_none() => Err("[tpm]"),
+            _ => Ok(()),
+        }
     }
 
     /// The policy, with users and groups looked up now. A group's members count by their user ids, so that no call
@@ -206,6 +258,9 @@ mod tests {
                 .contains("one of pin_file")
         );
         assert!(refused("[token]\nmodule=\"m\"\nlabel=\"l\"\npin_sealed=\"s\"").contains("needs the [tpm]"));
+        assert!(refused("[[namespace]]\nname = \"keyd\"\nprotections = [\"software\"]").contains("own"));
+        assert!(refused("audit.protections = []").contains("[audit] accepts no protection"));
+        assert!(refused("audit.protections = [\"tpm-sealed\"]").contains("there is no [tpm]"));
     }
 
     #[test]
@@ -220,6 +275,18 @@ mod tests {
     fn an_unknown_profile_is_refused_with_its_line() {
         let e = refused("\nprofile = \"cnsa\"");
         assert!(e.contains("keyd.toml:2:") && e.contains("Did you mean \"cnsa2\"?"), "{e}");
+    }
+
+    #[test]
+    fn the_audit_key_is_protected_as_strongly_as_the_node_can() {
+        let of = |text: &str| Config::parse("keyd.toml", text).unwrap().audit_protections();
+        assert_eq!(of(""), []);
+        assert_eq!(of(SOFTWARE), [Protection::Software]);
+        let tpm = format!("tpm.tcti = \"device:/dev/null\"\n{SOFTWARE}");
+        assert_eq!(of(&tpm), [Protection::TpmSealed, Protection::Software]);
+        assert_eq!(of("tpm.tcti = \"device:/dev/null\""), [Protection::TpmSealed]);
+        let chosen = format!("audit.protections = [\"software\"]\n{tpm}");
+        assert_eq!(of(&chosen), [Protection::Software]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use keyd_api::v1::Finding;
 use keyd_core::{Health, HealthState, KeyId, Protection, Sealer, Vault};
 use keyd_tpm::Tpm;
 
+use crate::journal::Standing;
 use crate::keyring::{self, Keyring};
 use crate::pin;
 use crate::places::Places;
@@ -57,7 +58,8 @@ pub async fn examine(
 /// A clock that was set back: it stands before the last key was made. `now` is in seconds since 1970-01-01T00:00:00Z.
 fn clock(keyring: &Keyring, now: i64) -> Option<Finding> {
     let keys = keyring.all();
-    let last = keys.iter().max_by_key(|key| key.record.created_at)?;
+    let users = keys.iter().filter(|key| key.record.id.namespace.as_str() != keyring::OWN_NAMESPACE);
+    let last = users.max_by_key(|key| key.record.created_at)?;
     let behind = last.record.created_at.saturating_sub(now);
     (behind > CLOCK_SLACK).then(|| Finding {
         subject: "the clock".to_owned(),
@@ -82,6 +84,27 @@ fn outside_profile(keyring: &Keyring) -> Option<Finding> {
         problem: format!("it refuses to use {}{more}", named.join(", ")),
         next_step: "rotate them with --algorithm to one that it allows, or delete them".to_owned(),
     })
+}
+
+/// An audit log that takes no records, or that nobody signs.
+pub fn audit_log(standing: &Standing) -> Vec<Finding> {
+    let subject = || "the audit log".to_owned();
+    let mut findings = Vec::new();
+    if let Some(trouble) = &standing.state.trouble {
+        findings.push(Finding {
+            subject: subject(),
+            problem: "it takes no records, so keys cannot be made, rotated or deleted".to_owned(),
+            next_step: trouble.clone(),
+        });
+    }
+    if let Some(failure) = &standing.unsigned {
+        findings.push(Finding {
+            subject: subject(),
+            problem: format!("it is not signed beyond record {}", standing.state.signed_through),
+            next_step: failure.message.clone(),
+        });
+    }
+    findings
 }
 
 fn unwell(health: Health) -> Option<Finding> {

@@ -18,6 +18,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::config::Config;
 use crate::in_force::InForce;
+use crate::journal::{Checkpoints, Journal};
 use crate::keyring::Keyring;
 use crate::places::Places;
 use crate::records::Records;
@@ -75,7 +76,7 @@ impl Api {
                 [[allow]]
                 users = [{}]
                 namespaces = ["n"]
-                operations = ["create", "list", "show", "sign", "decapsulate", "attest", "bind", "status", "repair"]
+                operations = ["create", "list", "show", "sign", "decapsulate", "attest", "bind", "status", "repair", "audit"]
                 "#,
                 nix::unistd::geteuid()
             ),
@@ -86,9 +87,12 @@ impl Api {
             store.change(&record.id, Some(&store::encode(&record)), None)?;
         }
         let (rules, places) = (InForce::new(config)?, Places::default());
-        let keyring = Keyring::load(rules.clone(), places.clone(), Records::unguarded(store))?;
+        let journal = Journal::open(state_dir, store.audit_anchor()?)?;
+        let records = Records::unguarded(store.clone());
+        let keyring = Keyring::load(rules.clone(), places.clone(), records, journal.clone())?;
+        let checkpoints = Checkpoints::new(journal.clone(), keyring.clone(), store);
         let admin = Admin { started_at: 0, memory_locked: true, token: None, places };
-        let services = Services::new(rules, keyring, None, admin);
+        let services = Services::new(rules, keyring, (journal, checkpoints), None, admin);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;
         let caller = {
             let _entered = runtime.enter();
@@ -115,6 +119,7 @@ impl Api {
             b'q' => self.answer(request, |r: Request<v1::QuoteRequest>| s.quote(r)),
             b'p' => self.answer(request, |r: Request<v1::ReadPcrsRequest>| s.read_pcrs(r)),
             b'b' => self.answer(request, |r: Request<v1::BindAgentRequest>| s.bind_agent(r)),
+            b'A' => self.answer(request, |r: Request<v1::AuditLogRequest>| s.audit_log(r)),
             b'B' => self.answer(request, |r: Request<v1::RedeemBindingRequest>| s.redeem_binding(r)),
             b'm' => self.answer(request, |r: Request<v1::MetricsRequest>| s.metrics(r)),
             b'o' => self.answer(request, |r: Request<v1::RemoveOrphanRequest>| s.remove_orphan(r)),

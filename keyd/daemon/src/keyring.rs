@@ -1,5 +1,7 @@
 //! The life of keys: made, used, rotated, destroyed. A change is durable before it is acknowledged.
 
+mod audit_key;
+mod guarded;
 mod migrate;
 mod orphans;
 mod reseal;
@@ -9,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use keyd_audit::{Draft, Event, KeyFacts, Origin};
 use keyd_core::{Algorithm, Failure, KeyId, Namespace, Operation, Protection, Reason};
 use keyd_softkey::SoftKey;
 use prost::bytes::Bytes;
@@ -17,10 +20,14 @@ use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore, SemaphorePermit};
 pub use reseal::Resealed;
 
 use crate::in_force::InForce;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::places::Places;
 use crate::records::Records;
 use crate::store::KeyRecord;
+
+pub use audit_key::{OWN_NAMESPACE, audit_key_id};
+pub use guarded::CaKey;
 
 /// All keys of this node.
 #[derive(Clone)]
@@ -32,6 +39,7 @@ struct Shared {
     rules: InForce,
     places: Places,
     records: Records,
+    journal: Journal,
     keys: RwLock<BTreeMap<KeyId, Arc<Key>>>,
     /// Places for more keys: what `limits.keys` leaves beside those that there are and those being made.
     room: Semaphore,
@@ -51,19 +59,38 @@ pub struct Key {
     soft: OnceCell<SoftKey>,
 }
 
+/// Why a key is made.
+#[derive(Clone, Copy)]
+enum Making {
+    New,
+    Successor,
+}
+
 impl Keyring {
     /// Loads every record. Nothing is unsealed yet.
     ///
     /// # Errors
-    /// [`Reason::StoreFailed`].
-    pub fn load(rules: InForce, places: Places, records: Records) -> Result<Self, Failure> {
+    /// [`Reason::StoreFailed`]; [`Reason::BadConfig`] for an issuance profile of a key that signs digests.
+    pub fn load(rules: InForce, places: Places, records: Records, journal: Journal) -> Result<Self, Failure> {
         let keys: BTreeMap<_, _> =
             records.load()?.into_iter().map(|r| (r.id.clone(), Arc::new(Key::new(r, None)))).collect();
-        let room = Semaphore::new(most_keys(&rules).saturating_sub(keys.len()));
+        let guarded = |id: &KeyId| rules.now().config.issuance_profile(id).is_some();
+        guarded::check_records(keys.values().map(|key| &key.record), guarded)?;
+        let room = Semaphore::new(most_keys(&rules).saturating_sub(counted(&keys)));
         let (keys, changing, making) = (RwLock::new(keys), Mutex::default(), tokio::sync::RwLock::default());
         let metrics = Metrics::new();
         Ok(Self {
-            shared: Arc::new(Shared { rules, places, records, keys, room, metrics, making, changing }),
+            shared: Arc::new(Shared {
+                rules,
+                places,
+                records,
+                journal,
+                keys,
+                room,
+                metrics,
+                making,
+                changing,
+            }),
         })
     }
 
@@ -127,6 +154,7 @@ impl Keyring {
     /// [`Reason::LimitExceeded`], and the devices' own.
     pub async fn create(
         &self,
+        origin: Origin,
         id: KeyId,
         algorithm: Algorithm,
         protection: Option<Protection>,
@@ -143,7 +171,7 @@ impl Keyring {
             }
             let place = keyring.take_place(&id)?;
             let candidates = keyring.candidates(&id, protection)?;
-            let made = keyring.make(&id, 1, algorithm, &candidates).await?;
+            let made = keyring.make(origin, Making::New, &id, 1, algorithm, &candidates).await?;
             // It is the key's now, until the key is deleted.
             place.forget();
             Ok(made)
@@ -159,6 +187,7 @@ impl Keyring {
     /// [`Reason::KeyNotFound`] and those of [`Keyring::create`]; the old key then stays.
     pub async fn rotate(
         &self,
+        origin: Origin,
         id: KeyId,
         algorithm: Option<Algorithm>,
         protection: Option<Protection>,
@@ -174,7 +203,8 @@ impl Keyring {
                 None if algorithm == old.record.algorithm => vec![old.record.protection],
                 wanted => keyring.candidates(&id, wanted)?,
             };
-            let new = keyring.make(&id, old.record.version.saturating_add(1), algorithm, &candidates).await?;
+            let version = old.record.version.saturating_add(1);
+            let new = keyring.make(origin, Making::Successor, &id, version, algorithm, &candidates).await?;
             keyring.destroy(&old.record).await;
             Ok(new)
         })
@@ -186,14 +216,19 @@ impl Keyring {
     /// Destroys a key.
     ///
     /// # Errors
-    /// [`Reason::KeyNotFound`]; [`Reason::StoreFailed`], and the key then stays.
-    pub async fn delete(&self, id: KeyId) -> Result<(), Failure> {
+    /// [`Reason::KeyNotFound`]; [`Reason::StoreFailed`] or [`Reason::AuditFailed`], and the key then stays.
+    pub async fn delete(&self, origin: Origin, id: KeyId) -> Result<(), Failure> {
         let call = self.metrics().call(Operation::Delete, &id.namespace);
         let keyring = self.clone();
         let gone = undisturbed(async move {
             let _lock = keyring.lock(&id).await;
             let old = keyring.find(&id)?;
-            keyring.shared.records.remove(&id).await?;
+            let event = Event::KeyDeleted(facts(&old.record));
+            keyring.shared.journal.append(vec![Draft::done(origin, event.clone())]).await?;
+            if let Err(failure) = keyring.shared.records.remove(&id).await {
+                keyring.undone(origin, event, &failure).await;
+                return Err(failure);
+            }
             keyring.take_off(&id);
             keyring.destroy(&old.record).await;
             tracing::info!(key = %id, version = old.record.version, "key deleted");
@@ -251,7 +286,7 @@ impl Keyring {
         let left = {
             let mut keys = self.shared.keys.write().unwrap_or_else(PoisonError::into_inner);
             keys.remove(id);
-            keys.len()
+            counted(&keys)
         };
         // Where the limit was lowered below what the store holds, there is none to give.
         if left < most_keys(&self.shared.rules) {
@@ -259,26 +294,36 @@ impl Keyring {
         }
     }
 
-    /// Makes the key in the first place that can hold it, records it, and only then shows it.
+    /// Makes the key in the first place that can hold it, records it, and only then shows it. It is in the audit log before
+    /// it is in the store: whatever happens in between, there is no key that the log does not know.
     async fn make(
         &self,
+        origin: Origin,
+        making: Making,
         id: &KeyId,
         version: u32,
         algorithm: Algorithm,
         candidates: &[Protection],
     ) -> Result<Arc<Key>, Failure> {
+        self.check_guard(id, algorithm)?;
         let _making = self.shared.making.read().await;
         self.check_profile(id, algorithm)?;
-        let mut refusal = None;
+        let (mut refusal, mut fallbacks) = (None, Vec::new());
         for protection in candidates {
             let made = match self.shared.places.make(id, version, algorithm, *protection).await {
                 Ok(made) => made,
                 Err(failure) if may_fall_back(failure.reason) => {
                     tracing::warn!(key = %id, %algorithm, %protection, %failure, "protection not available");
+                    let event = Event::Fallback { key: id.clone(), algorithm, protection: *protection };
+                    fallbacks.push(Draft::failed(origin, event, failure.reason));
                     refusal = Some(failure);
                     continue;
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => {
+                    let event = Event::SealFailed { key: id.clone(), protection: *protection };
+                    self.shared.journal.owe(Draft::failed(origin, event, failure.reason)).await;
+                    return Err(failure);
+                }
             };
             let record = KeyRecord {
                 id: id.clone(),
@@ -289,7 +334,11 @@ impl Keyring {
                 public_key: made.public_key,
                 material: made.material,
             };
-            if let Err(failure) = self.shared.records.put(&record).await {
+            let event = making.event(facts(&record));
+            for draft in fallbacks {
+                self.shared.journal.owe(draft).await;
+            }
+            if let Err(failure) = self.put_recorded(origin, event, &record).await {
                 self.destroy(&record).await;
                 return Err(failure);
             }
@@ -310,6 +359,21 @@ impl Keyring {
         let mut keys = self.shared.keys.write().unwrap_or_else(PoisonError::into_inner);
         keys.insert(key.record.id.clone(), Arc::clone(&key));
         key
+    }
+
+    /// Puts a record in the store once the log says so.
+    async fn put_recorded(&self, origin: Origin, event: Event, record: &KeyRecord) -> Result<(), Failure> {
+        self.shared.journal.append(vec![Draft::done(origin, event.clone())]).await?;
+        if let Err(failure) = self.shared.records.put(record).await {
+            self.undone(origin, event, &failure).await;
+            return Err(failure);
+        }
+        Ok(())
+    }
+
+    /// What the log says was done was not: it says so too.
+    async fn undone(&self, origin: Origin, event: Event, failure: &Failure) {
+        self.shared.journal.owe(Draft::failed(origin, event, failure.reason)).await;
     }
 
     /// Destroys what lies outside the record. A failure leaves an object without a record, which is reported, and takes
@@ -340,12 +404,38 @@ impl Key {
     }
 }
 
+// === impl Making ===
+
+impl Making {
+    const fn event(self, facts: KeyFacts) -> Event {
+        match self {
+            Self::New => Event::KeyCreated(facts),
+            Self::Successor => Event::KeyRotated(facts),
+        }
+    }
+}
+
 /// What is counted: the protection of the key that did it, or why it was not done.
 fn outcome<T>(
     result: &Result<T, Failure>,
     key: impl FnOnce(&T) -> &Arc<Key>,
 ) -> Result<Option<Protection>, Reason> {
     result.as_ref().map(|done| Some(key(done).record.protection)).map_err(|failure| failure.reason)
+}
+
+fn facts(record: &KeyRecord) -> KeyFacts {
+    KeyFacts {
+        key: record.id.clone(),
+        algorithm: record.algorithm,
+        protection: record.protection,
+        version: record.version,
+        fingerprint: record.public_key.fingerprint(),
+    }
+}
+
+/// The keys that the limit counts: all but keyd's own.
+fn counted(keys: &BTreeMap<KeyId, Arc<Key>>) -> usize {
+    keys.len() - usize::from(audit_key_id().is_ok_and(|id| keys.contains_key(&id)))
 }
 
 fn most_keys(rules: &InForce) -> usize {

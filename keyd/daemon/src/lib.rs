@@ -7,6 +7,7 @@ mod doctor;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod in_force;
+mod journal;
 mod keyring;
 mod limits;
 mod metrics;

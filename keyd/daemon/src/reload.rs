@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use keyd_audit::{Draft, Event, Origin};
 use keyd_core::Failure;
 use keyd_unix::ConfigFile;
 use tokio::signal::unix::SignalKind;
 
 use crate::config::Config;
 use crate::in_force::{InForce, Reloaded};
+use crate::journal::Journal;
 use crate::keyring::Keyring;
 use crate::serve::{off_worker, on};
 
@@ -15,13 +17,14 @@ use crate::serve::{off_worker, on};
 ///
 /// # Errors
 /// [`keyd_core::Reason::Internal`] when signals cannot be watched for.
-pub fn follow(rules: InForce, keyring: Keyring, config_file: &Path) -> Result<(), Failure> {
+pub fn follow(rules: InForce, keyring: Keyring, journal: Journal, config_file: &Path) -> Result<(), Failure> {
     let (mut hangup, file) = (on(SignalKind::hangup())?, config_file.to_path_buf());
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             keyd_unix::tell_reloading();
             let (file, rules) = (file.clone(), rules.clone());
-            match off_worker(move || rules.reload(Config::read(&file)?)).await {
+            let read = recorded(&journal, off_worker(move || Config::read(&file)).await).await;
+            match read.and_then(|config| rules.reload(config)) {
                 Ok(reloaded) => tell(&reloaded, &keyring),
                 Err(failure) => tracing::error!(%failure, "configuration not reloaded; the old one stays"),
             }
@@ -29,6 +32,18 @@ pub fn follow(rules: InForce, keyring: Keyring, config_file: &Path) -> Result<()
         }
     });
     Ok(())
+}
+
+/// Another policy comes into force only when the log says so.
+async fn recorded(journal: &Journal, read: Result<Config, Failure>) -> Result<Config, Failure> {
+    let event = Event::PolicyReloaded {};
+    match read {
+        Ok(config) => journal.append(vec![Draft::done(Origin::KEYD, event)]).await.map(|()| config),
+        Err(failure) => {
+            journal.owe(Draft::failed(Origin::KEYD, event, failure.reason)).await;
+            Err(failure)
+        }
+    }
 }
 
 fn tell(reloaded: &Reloaded, keyring: &Keyring) {

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use keyd_audit::{Draft, Event, Origin};
 use keyd_core::{Failure, Reason, Sealer, Vault};
 use keyd_pkcs11::WorkerCommand;
 use keyd_tpm::Tpm;
@@ -11,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 use crate::in_force::InForce;
+use crate::journal::{Checkpoints, Journal};
 use crate::keyring::Keyring;
 use crate::limits::connections_per_user;
 use crate::places::Places;
@@ -18,6 +21,9 @@ use crate::records::Records;
 use crate::service::{Admin, Services};
 use crate::store::Store;
 use crate::{devices, keyring, reload, watchdog};
+
+/// How long a stop waits for the audit key's last signature.
+const LAST_SIGNATURE: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 ///
@@ -30,7 +36,14 @@ pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Fail
     let memory_locked = keyd_unix::lock_memory();
     take_full_disks_as_errors()?;
     let state_dir = config.state_dir.clone();
-    let store = off_worker(move || Store::open(&state_dir)).await?;
+    let (store, journal) = off_worker(move || {
+        let store = Store::open(&state_dir)?;
+        let journal = Journal::open(&state_dir, store.audit_anchor()?)?;
+        Ok((store, journal))
+    })
+    .await?;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    journal.owe(Draft::done(Origin::KEYD, Event::Started { version })).await;
 
     let tpm = config.tpm.as_ref().map(devices::tpm).transpose()?.map(Arc::new);
     let token = match &config.token {
@@ -43,18 +56,23 @@ pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Fail
         tpm: tpm.clone().map(|t| t as Arc<dyn Sealer>),
     };
     let keyring = {
-        let (rules, places, records) = (rules.clone(), places.clone(), records(&config, store, tpm.as_ref()));
-        off_worker(move || Keyring::load(rules, places, records)).await?
+        let (rules, places, records) =
+            (rules.clone(), places.clone(), records(&config, store.clone(), tpm.as_ref()));
+        let journal = journal.clone();
+        off_worker(move || Keyring::load(rules, places, records, journal)).await?
     };
     refuse_older_store(&keyring).await?;
+    let checkpoints = Checkpoints::new(journal.clone(), keyring.clone(), store);
     let admin = Admin { started_at: keyring::now(), memory_locked, token, places };
-    let services = Services::new(rules.clone(), keyring.clone(), tpm, admin);
+    let services =
+        Services::new(rules.clone(), keyring.clone(), (journal.clone(), checkpoints.clone()), tpm, admin);
 
     let stop = keyd_unix::told_to_stop()?;
     let (listener, socket) = keyd_unix::bind(&config.socket)?;
     let incoming = connections_per_user(listener, config.limits.connections_per_user);
     let router = services.router(config.limits.calls_per_user);
-    reload::follow(rules, keyring.clone(), config_file)?;
+    reload::follow(rules, keyring.clone(), journal.clone(), config_file)?;
+    let signing = tokio::spawn(checkpoints.clone().keep());
     tracing::info!(socket = %socket.display(), "keyd serves");
     keyd_unix::tell_manager("READY=1");
     watchdog::start(socket);
@@ -63,6 +81,12 @@ pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Fail
         keyd_unix::tell_manager("STOPPING=1");
     };
     keyd_unix::serve(router, incoming, stop).await?;
+    signing.abort();
+    journal.flush(true).await;
+    journal.owe(Draft::done(Origin::KEYD, Event::Stopped {})).await;
+    if tokio::time::timeout(LAST_SIGNATURE, checkpoints.sign()).await.is_err() {
+        tracing::warn!("the audit key did not sign in time; the next start signs the end of the log");
+    }
     keyring.close().await?;
     tracing::info!("keyd stops");
     Ok(())

@@ -1,5 +1,6 @@
 //! The store of key records: one redb file, each change durable before it is acknowledged.
 
+mod audit_anchor;
 mod record;
 
 use std::fs;

@@ -8,7 +8,6 @@
 //! A [`HandleKey`] signs through a [`RemoteSigner`]. rustls wants the signature from a call that blocks, so handshakes
 //! run apart from the program's own runtime, see [`Handshakes`].
 
-mod authorize;
 mod bundles;
 mod config;
 mod error;
@@ -18,11 +17,11 @@ mod identity;
 mod profile;
 mod verify;
 
-pub use authorize::{AllowedId, AllowedIds};
 pub use bundles::Bundles;
 pub use config::Settings;
 pub use error::{Refusal, TlsError};
 pub use handle_key::{HandleKey, RemoteSigner};
 pub use handshake::{Acceptor, Connector, HANDSHAKE_LIMIT, Handshakes, Session};
 pub use identity::Identity;
+pub use keyd_x509::{AllowedId, AllowedIds};
 pub use profile::Profile;

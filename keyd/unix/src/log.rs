@@ -17,5 +17,7 @@ pub fn log_to_stderr() {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // A log that cannot be written, as on a full disk, must not end what is being logged.
+        .log_internal_errors(false)
         .init();
 }

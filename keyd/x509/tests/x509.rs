@@ -1,7 +1,21 @@
 //! Roots, intermediates and requests, made with software keys.
 
-#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
+#[path = "x509/forge.rs"]
+mod forge;
+#[path = "x509/issuance.rs"]
+mod issuance;
+#[path = "x509/second_opinion.rs"]
+mod second_opinion;
+
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use keyd_core::{Algorithm, Failure, PublicKey, SignInput};
@@ -29,6 +43,33 @@ impl Signer for Key {
 
     async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
         self.0.sign(SignInput::Message(message))
+    }
+}
+
+/// Keeps what was to be signed.
+struct Capture {
+    key: Key,
+    taken: Mutex<Vec<u8>>,
+}
+
+impl Capture {
+    fn of(key: Key) -> Self {
+        Self { key, taken: Mutex::default() }
+    }
+
+    fn taken(&self) -> Vec<u8> {
+        self.taken.lock().unwrap().clone()
+    }
+}
+
+impl Signer for Capture {
+    fn public_key(&self) -> &PublicKey {
+        self.key.public_key()
+    }
+
+    async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
+        *self.taken.lock().unwrap() = message.to_vec();
+        self.key.sign(message).await
     }
 }
 

@@ -130,7 +130,7 @@ pub fn namespaces(tables: &[(&str, &[Protection])]) -> String {
     let mut text = format!(
         "[[allow]]\nusers = [{}]\nnamespaces = {names:?}\noperations = [\"create\", \"list\", \"show\", \"sign\", \
          \"decapsulate\", \"rotate\", \"delete\", \"migrate\", \"attest\", \"bind\", \"status\", \
-         \"reseal\"]\n",
+         \"reseal\", \"audit\"]\n",
         nix::unistd::geteuid()
     );
     for (name, protections) in tables {

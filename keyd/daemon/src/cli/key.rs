@@ -1,6 +1,6 @@
 //! `keyd key ...`.
 
-mod files;
+pub(super) mod files;
 mod how;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod accept_store;
+mod audit;
 mod ca;
 mod config;
 mod doctor;
@@ -76,6 +77,9 @@ enum Command {
     /// Sign PCR policies
     #[command(subcommand)]
     Tpm(tpm::Tpm),
+    /// Verify and read the audit log
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Check a configuration without starting anything
     #[command(subcommand)]
     Config(config::Config),
@@ -113,6 +117,7 @@ async fn ask(command: Command, socket: &Path, output: &Output) -> Result<(), Fai
         Command::Ca(ca) => ca.run(&client, output).await,
         Command::Node(node) => node.run(&client, output).await,
         Command::Token(token) => token.run(&client, output).await,
+        Command::Audit(audit) => audit.run(&client, output).await,
         Command::Doctor => doctor::run(&client, output).await,
         Command::Metrics => metrics::run(&client, output).await,
         Command::Status => status::run(&client, output).await,

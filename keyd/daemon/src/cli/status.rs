@@ -19,6 +19,9 @@ fn describe(status: &StatusResponse) -> Value {
         .namespaces
         .iter()
         .map(|n| json!({ "namespace": n.namespace, "protections": n.protections, "keys": n.keys }));
+    let ca_keys = status.ca_keys.iter().map(
+        |ca| json!({ "key": ca.key, "algorithm": ca.algorithm, "guarded": ca.guarded, "detail": ca.detail }),
+    );
     json!({
         "version": status.version,
         "started_at": status.started_at,
@@ -27,6 +30,7 @@ fn describe(status: &StatusResponse) -> Value {
         "keys_outside_profile": status.keys_outside_profile,
         "devices": devices.collect::<Vec<_>>(),
         "namespaces": namespaces.collect::<Vec<_>>(),
+        "ca_keys": ca_keys.collect::<Vec<_>>(),
     })
 }
 
@@ -61,6 +65,11 @@ fn human(status: &StatusResponse) -> String {
                 status.keys_outside_profile
             ));
         }
+    }
+    for ca in &status.ca_keys {
+        let guard =
+            if ca.guarded { "signs what its issuance profile allows, and nothing else" } else { &ca.detail };
+        text.push_str(&format!("CA key {} ({}): {guard}\n", ca.key, ca.algorithm));
     }
     if !status.memory_locked {
         text.push_str(

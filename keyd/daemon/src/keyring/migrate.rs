@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use keyd_audit::{Event, Origin};
 use keyd_core::{Failure, KeyId, Operation, Protection, Reason};
 
-use super::{Key, Keyring, outcome, undisturbed};
+use super::{Key, Keyring, facts, outcome, undisturbed};
 
 impl Keyring {
     /// Moves a key to another protection that its namespace accepts, to a weaker one only with `weaker`. Its id, version and
@@ -20,6 +21,7 @@ impl Keyring {
     /// devices' own. The old seal then stays.
     pub async fn migrate(
         &self,
+        origin: Origin,
         id: KeyId,
         to: Protection,
         weaker: bool,
@@ -38,7 +40,7 @@ impl Keyring {
             keyring.check_records().await?;
             let secret = keyring.opened(&key).await?.secret();
             let (record, soft) = keyring.shared.places.seal_again(&key.record, to, secret).await?;
-            keyring.shared.records.put(&record).await?;
+            keyring.put_recorded(origin, Event::KeyMigrated(facts(&record)), &record).await?;
             tracing::info!(key = %id, version = record.version, %before, protection = %to, "key migrated");
             Ok((keyring.show(Key::new(record, Some(soft))), before))
         })

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use keyd_audit::{Event, Origin};
 use keyd_core::{Failure, KeyId, Protection, Reason};
 use keyd_softkey::SoftKey;
 use keyd_tpm::{PcrValue, Tpm};
 
-use super::{Key, Keyring, undisturbed};
+use super::{Key, Keyring, facts, undisturbed};
 use crate::places;
 
 /// What became of a key's seal.
@@ -33,6 +34,7 @@ impl Keyring {
     /// [`Reason::KeyNotFound`] for one that is gone, or not the TPM's; the TPM's own. The old seal then stays.
     pub async fn reseal(
         &self,
+        origin: Origin,
         id: KeyId,
         tpm: Arc<Tpm>,
         expected: Arc<[PcrValue]>,
@@ -65,7 +67,7 @@ impl Keyring {
             }
             let mut renewed = record.clone();
             renewed.material = material;
-            keyring.shared.records.put(&renewed).await?;
+            keyring.put_recorded(origin, Event::KeyResealed(facts(&renewed)), &renewed).await?;
             tracing::info!(key = %id, version = renewed.version, "key sealed anew");
             keyring.show(Key::new(renewed, Some(soft)));
             Ok(Resealed::Done)

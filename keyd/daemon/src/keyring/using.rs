@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use keyd_audit::{Draft, Event, Origin};
 use keyd_core::{Algorithm, Failure, KeyId, Operation, Protection, Reason, Secret, SignInput};
 use keyd_softkey::SoftKey;
 
@@ -12,9 +13,14 @@ impl Keyring {
     ///
     /// # Errors
     /// [`Reason::KeyNotFound`]; the devices' own; [`Reason::BadRequest`] for an input that this key does not sign.
-    pub async fn sign(&self, id: &KeyId, input: SignInput<'_>) -> Result<(Arc<Key>, Vec<u8>), Failure> {
+    pub async fn sign(
+        &self,
+        origin: Origin,
+        id: &KeyId,
+        input: SignInput<'_>,
+    ) -> Result<(Arc<Key>, Vec<u8>), Failure> {
         let call = self.metrics().call(Operation::Sign, &id.namespace);
-        let signed = self.sign_current(id, input).await;
+        let signed = self.sign_current(origin, id, input).await;
         call.end(outcome(&signed, |(key, _)| key));
         signed
     }
@@ -24,18 +30,31 @@ impl Keyring {
     /// # Errors
     /// [`Reason::KeyNotFound`]; the devices' own; [`Reason::BadRequest`] for a key of another kind, or a ciphertext of
     /// another length.
-    pub async fn decapsulate(&self, id: &KeyId, ciphertext: &[u8]) -> Result<(Arc<Key>, Secret), Failure> {
+    pub async fn decapsulate(
+        &self,
+        origin: Origin,
+        id: &KeyId,
+        ciphertext: &[u8],
+    ) -> Result<(Arc<Key>, Secret), Failure> {
         let call = self.metrics().call(Operation::Decapsulate, &id.namespace);
-        let opened = self.decapsulate_current(id, ciphertext).await;
+        let opened = self.decapsulate_current(origin, id, ciphertext).await;
         call.end(outcome(&opened, |(key, _)| key));
         opened
     }
 
-    async fn sign_current(&self, id: &KeyId, input: SignInput<'_>) -> Result<(Arc<Key>, Vec<u8>), Failure> {
+    async fn sign_current(
+        &self,
+        origin: Origin,
+        id: &KeyId,
+        input: SignInput<'_>,
+    ) -> Result<(Arc<Key>, Vec<u8>), Failure> {
         loop {
             let key = self.find(id)?;
-            let signed = self.sign_with(&key, input).await;
-            if let Some(settled) = self.settle(key, signed) {
+            let signed = match self.profile(id) {
+                None => self.sign_with(&key, input).await,
+                Some(profile) => self.sign_guarded(origin, &key, &profile, input).await,
+            };
+            if let Some(settled) = self.settle(origin, key, signed).await {
                 return settled;
             }
         }
@@ -43,13 +62,14 @@ impl Keyring {
 
     async fn decapsulate_current(
         &self,
+        origin: Origin,
         id: &KeyId,
         ciphertext: &[u8],
     ) -> Result<(Arc<Key>, Secret), Failure> {
         loop {
             let key = self.find(id)?;
             let opened = self.decapsulate_with(&key, ciphertext).await;
-            if let Some(settled) = self.settle(key, opened) {
+            if let Some(settled) = self.settle(origin, key, opened).await {
                 return settled;
             }
         }
@@ -57,15 +77,35 @@ impl Keyring {
 
     /// What came of using a key; none where a rotation took the private key away from under the use, and the new one has
     /// to be used.
-    fn settle<T>(&self, key: Arc<Key>, result: Result<T, Failure>) -> Option<Result<(Arc<Key>, T), Failure>> {
+    async fn settle<T>(
+        &self,
+        origin: Origin,
+        key: Arc<Key>,
+        result: Result<T, Failure>,
+    ) -> Option<Result<(Arc<Key>, T), Failure>> {
         match result {
             Ok(done) => Some(Ok((key, done))),
-            Err(failure) if self.is_current(&key) => Some(Err(failure)),
+            Err(failure) if self.is_current(&key) => {
+                self.record_unseal_failure(origin, &key, &failure).await;
+                Some(Err(failure))
+            }
             Err(_) => None,
         }
     }
 
-    async fn sign_with(&self, key: &Key, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
+    async fn record_unseal_failure(&self, origin: Origin, key: &Key, failure: &Failure) {
+        let sealed = matches!(key.record.protection, Protection::HsmWrapped | Protection::TpmSealed);
+        if sealed && !key.soft.initialized() && failure.reason != Reason::BadRequest {
+            let event = Event::UnsealFailed { key: key.record.id.clone(), count: 1 };
+            self.shared.journal.repeated(Draft::failed(origin, event, failure.reason)).await;
+        }
+    }
+
+    /// Signs with this version of a key.
+    ///
+    /// # Errors
+    /// As [`Keyring::sign`].
+    pub async fn sign_with(&self, key: &Key, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
         self.check_profile(&key.record.id, key.record.algorithm)?;
         check_input(key.record.algorithm, input, self.shared.rules.now().config.limits.message_bytes)?;
         self.check_records().await?;

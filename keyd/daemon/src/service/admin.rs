@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 use super::tpm::no_tpm;
 use super::{Services, refuse, reseal};
 use crate::doctor;
+use crate::keyring::CaKey;
 use crate::metrics::Snapshot;
 use crate::places::Places;
 
@@ -44,11 +45,12 @@ impl AdminService for Services {
         &self,
         request: Request<v1::DoctorRequest>,
     ) -> Result<Response<v1::DoctorResponse>, Status> {
-        self.permit_node(&request, Operation::Status).map_err(refuse)?;
+        self.permit_node(&request, Operation::Status).await.map_err(refuse)?;
         let rules = self.rules.now();
         let sealed_pin = rules.config.token.as_ref().and_then(|token| token.pin_sealed.as_deref());
-        let findings =
+        let mut findings =
             doctor::examine(&self.keyring, &self.admin.places, self.tpm.as_deref(), sealed_pin).await;
+        findings.extend(doctor::audit_log(&self.checkpoints.standing().await));
         Ok(Response::new(v1::DoctorResponse { findings }))
     }
 
@@ -56,7 +58,7 @@ impl AdminService for Services {
         &self,
         request: Request<v1::MetricsRequest>,
     ) -> Result<Response<v1::MetricsResponse>, Status> {
-        self.permit_node(&request, Operation::Status).map_err(refuse)?;
+        self.permit_node(&request, Operation::Status).await.map_err(refuse)?;
         let openmetrics = self.keyring.metrics().text(&self.snapshot().await).map_err(refuse)?;
         Ok(Response::new(v1::MetricsResponse { openmetrics }))
     }
@@ -65,7 +67,7 @@ impl AdminService for Services {
         &self,
         request: Request<v1::RemoveOrphanRequest>,
     ) -> Result<Response<v1::RemoveOrphanResponse>, Status> {
-        self.permit_node(&request, Operation::Repair).map_err(refuse)?;
+        self.permit_node(&request, Operation::Repair).await.map_err(refuse)?;
         let object = request.into_inner().object.to_vec();
         let label = self.keyring.remove_orphan(object).await.map_err(refuse)?;
         Ok(Response::new(v1::RemoveOrphanResponse { label }))
@@ -77,20 +79,34 @@ impl AdminService for Services {
         &self,
         request: Request<v1::ResealRequest>,
     ) -> Result<Response<Self::ResealStream>, Status> {
-        self.permit_node(&request, Operation::Reseal).map_err(refuse)?;
+        let origin = self.permit_node(&request, Operation::Reseal).await.map_err(refuse)?;
         let request = request.into_inner();
         let tpm = self.tpm.as_ref().ok_or_else(|| refuse(no_tpm()))?.in_background();
         let expected = reseal::expected(request.expected).map_err(refuse)?;
         // What cannot be asked for is refused once, and not key by key.
         tpm.examine(Vec::new(), &expected).await.map_err(refuse)?;
-        Ok(Response::new(reseal::reseal_all(self.keyring.clone(), tpm, expected, request.dry_run)))
+        Ok(Response::new(reseal::reseal_all(self.keyring.clone(), origin, tpm, expected, request.dry_run)))
+    }
+
+    async fn audit_log(
+        &self,
+        request: Request<v1::AuditLogRequest>,
+    ) -> Result<Response<v1::AuditLogResponse>, Status> {
+        self.answer_audit_log(request).await.map(Response::new).map_err(refuse)
+    }
+
+    async fn audit_head(
+        &self,
+        request: Request<v1::AuditHeadRequest>,
+    ) -> Result<Response<v1::AuditHeadResponse>, Status> {
+        self.answer_audit_head(request).await.map(Response::new).map_err(refuse)
     }
 
     async fn status(
         &self,
         request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusResponse>, Status> {
-        self.permit_node(&request, Operation::Status).map_err(refuse)?;
+        self.permit_node(&request, Operation::Status).await.map_err(refuse)?;
         let admin = &self.admin;
         let mut devices = Vec::new();
         if let Some(vault) = &admin.places.vault {
@@ -113,6 +129,7 @@ impl AdminService for Services {
             memory_locked: admin.memory_locked,
             profile: rules.config.profile.map(|profile| profile.name().to_owned()).unwrap_or_default(),
             keys_outside_profile: u32::try_from(self.keyring.outside_profile().len()).unwrap_or(u32::MAX),
+            ca_keys: self.keyring.ca_keys().into_iter().map(ca_key).collect(),
         }))
     }
 }
@@ -134,6 +151,16 @@ impl Services {
             snapshot.worker_starts(token.worker_starts());
         }
         snapshot
+    }
+}
+
+fn ca_key(ca: CaKey) -> v1::CaKey {
+    let record = &ca.key.record;
+    v1::CaKey {
+        key: record.id.to_string(),
+        algorithm: record.algorithm.to_string(),
+        guarded: ca.unguarded.is_none(),
+        detail: ca.unguarded.unwrap_or_default().to_owned(),
     }
 }
 

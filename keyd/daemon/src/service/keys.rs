@@ -16,11 +16,11 @@ impl KeyService for Services {
     ) -> Result<Response<v1::KeyInfo>, Status> {
         let result = async {
             let id: KeyId = request.get_ref().key.parse()?;
-            self.permit(&request, Operation::Create, &id.namespace)?;
+            let origin = self.permit(&request, Operation::Create, &id.namespace).await?;
             let asked = request.get_ref();
             let algorithm = asked.algorithm.parse()?;
             let protection = optional(&asked.protection)?;
-            self.keyring.create(id, algorithm, protection).await
+            self.keyring.create(origin, id, algorithm, protection).await
         };
         result.await.map(|key| Response::new(info(&key))).map_err(refuse)
     }
@@ -32,11 +32,11 @@ impl KeyService for Services {
         let wanted: Option<Namespace> = optional(&request.get_ref().namespace).map_err(refuse)?;
         let namespaces = match wanted {
             Some(namespace) => {
-                self.permit(&request, Operation::List, &namespace).map_err(refuse)?;
+                self.permit(&request, Operation::List, &namespace).await.map_err(refuse)?;
                 vec![namespace]
             }
             None => {
-                self.permit_node(&request, Operation::List).map_err(refuse)?;
+                self.permit_node(&request, Operation::List).await.map_err(refuse)?;
                 let caller = caller(&request).map_err(refuse)?;
                 let rules = self.rules.now();
                 let all = rules.config.namespaces.iter().map(|n| &n.name);
@@ -48,20 +48,20 @@ impl KeyService for Services {
     }
 
     async fn show_key(&self, request: Request<v1::ShowKeyRequest>) -> Result<Response<v1::KeyInfo>, Status> {
-        let find = || {
+        let find = async {
             let id: KeyId = request.get_ref().key.parse()?;
-            self.permit(&request, Operation::Show, &id.namespace)?;
+            self.permit(&request, Operation::Show, &id.namespace).await?;
             self.keyring.find(&id)
         };
-        find().map(|key| Response::new(info(&key))).map_err(refuse)
+        find.await.map(|key| Response::new(info(&key))).map_err(refuse)
     }
 
     async fn sign(&self, request: Request<v1::SignRequest>) -> Result<Response<v1::SignResponse>, Status> {
         let result = async {
             let asked = request.get_ref();
             let id: KeyId = asked.key.parse()?;
-            self.permit(&request, Operation::Sign, &id.namespace)?;
-            let (key, signature) = self.keyring.sign(&id, input(asked)?).await?;
+            let origin = self.permit(&request, Operation::Sign, &id.namespace).await?;
+            let (key, signature) = self.keyring.sign(origin, &id, input(asked)?).await?;
             Ok(v1::SignResponse { signature: signature.into(), fingerprint: key.fingerprint.clone() })
         };
         result.await.map(Response::new).map_err(refuse)
@@ -74,8 +74,8 @@ impl KeyService for Services {
         let result = async {
             let asked = request.get_ref();
             let id: KeyId = asked.key.parse()?;
-            self.permit(&request, Operation::Decapsulate, &id.namespace)?;
-            let (key, secret) = self.keyring.decapsulate(&id, &asked.ciphertext).await?;
+            let origin = self.permit(&request, Operation::Decapsulate, &id.namespace).await?;
+            let (key, secret) = self.keyring.decapsulate(origin, &id, &asked.ciphertext).await?;
             let shared_secret = secret.expose().to_vec().into();
             Ok(v1::DecapsulateResponse { shared_secret, fingerprint: key.fingerprint.clone() })
         };
@@ -88,9 +88,9 @@ impl KeyService for Services {
     ) -> Result<Response<v1::KeyInfo>, Status> {
         let result = async {
             let id: KeyId = request.get_ref().key.parse()?;
-            self.permit(&request, Operation::Rotate, &id.namespace)?;
+            let origin = self.permit(&request, Operation::Rotate, &id.namespace).await?;
             let asked = request.get_ref();
-            self.keyring.rotate(id, optional(&asked.algorithm)?, optional(&asked.protection)?).await
+            self.keyring.rotate(origin, id, optional(&asked.algorithm)?, optional(&asked.protection)?).await
         };
         result.await.map(|key| Response::new(info(&key))).map_err(refuse)
     }
@@ -102,8 +102,9 @@ impl KeyService for Services {
         let result = async {
             let asked = request.get_ref();
             let id: KeyId = asked.key.parse()?;
-            self.permit(&request, Operation::Migrate, &id.namespace)?;
-            let (key, before) = self.keyring.migrate(id, asked.protection.parse()?, asked.weaker).await?;
+            let origin = self.permit(&request, Operation::Migrate, &id.namespace).await?;
+            let (key, before) =
+                self.keyring.migrate(origin, id, asked.protection.parse()?, asked.weaker).await?;
             Ok(v1::MigrateKeyResponse { key: Some(info(&key)), before: before.to_string() })
         };
         result.await.map(Response::new).map_err(refuse)
@@ -115,8 +116,8 @@ impl KeyService for Services {
     ) -> Result<Response<v1::DeleteKeyResponse>, Status> {
         let result = async {
             let id: KeyId = request.get_ref().key.parse()?;
-            self.permit(&request, Operation::Delete, &id.namespace)?;
-            self.keyring.delete(id).await
+            let origin = self.permit(&request, Operation::Delete, &id.namespace).await?;
+            self.keyring.delete(origin, id).await
         };
         result.await.map(|()| Response::new(v1::DeleteKeyResponse {})).map_err(refuse)
     }

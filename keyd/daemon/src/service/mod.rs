@@ -1,6 +1,7 @@
 //! The local API: who calls, whether he may, and the answer.
 
 mod admin;
+mod audit;
 mod binding;
 mod keys;
 mod reseal;
@@ -9,6 +10,7 @@ mod tpm;
 use std::sync::Arc;
 
 use keyd_api::{ENVELOPE, MESSAGE_LIMIT, WINDOW, status, v1};
+use keyd_audit::{Draft, Event, Origin};
 use keyd_core::{Caller, Failure, Namespace, Operation, Reason};
 use tonic::transport::server::{Router, UdsConnectInfo};
 use tonic::{Request, Status};
@@ -18,6 +20,7 @@ pub use admin::Admin;
 pub use binding::Bindings;
 
 use crate::in_force::InForce;
+use crate::journal::{Checkpoints, Journal};
 use crate::keyring::{Keyring, unknown_namespace};
 use crate::limits::CallsPerUser;
 
@@ -26,6 +29,8 @@ use crate::limits::CallsPerUser;
 pub struct Services {
     rules: InForce,
     keyring: Keyring,
+    journal: Journal,
+    checkpoints: Checkpoints,
     tpm: Option<Arc<keyd_tpm::Tpm>>,
     bindings: Arc<Bindings>,
     admin: Arc<Admin>,
@@ -33,8 +38,15 @@ pub struct Services {
 
 impl Services {
     /// The services over these parts.
-    pub fn new(rules: InForce, keyring: Keyring, tpm: Option<Arc<keyd_tpm::Tpm>>, admin: Admin) -> Self {
-        Self { rules, keyring, tpm, bindings: Arc::default(), admin: Arc::new(admin) }
+    pub fn new(
+        rules: InForce,
+        keyring: Keyring,
+        log: (Journal, Checkpoints),
+        tpm: Option<Arc<keyd_tpm::Tpm>>,
+        admin: Admin,
+    ) -> Self {
+        let (journal, checkpoints) = log;
+        Self { rules, keyring, journal, checkpoints, tpm, bindings: Arc::default(), admin: Arc::new(admin) }
     }
 
     /// A gRPC router with all of them.
@@ -60,13 +72,16 @@ impl Services {
             )
     }
 
-    /// Whether the caller of this request may do `operation` with `namespace`.
-    fn permit<T>(
+    /// Whether the caller of this request may do `operation` with `namespace`; says who that is.
+    ///
+    /// # Errors
+    /// [`Reason::Denied`], which is recorded, or [`Reason::UnknownNamespace`].
+    async fn permit<T>(
         &self,
         request: &Request<T>,
         operation: Operation,
         namespace: &Namespace,
-    ) -> Result<(), Failure> {
+    ) -> Result<Origin, Failure> {
         let caller = caller(request)?;
         let rules = self.rules.now();
         let denied = rules.policy.check(&caller, operation, namespace);
@@ -77,19 +92,34 @@ impl Services {
         {
             return Err(unknown_namespace(namespace));
         }
-        denied.inspect_err(|_| {
-            self.keyring.metrics().denied(operation);
-            tracing::warn!(uid = caller.uid, pid = caller.pid, %operation, %namespace, "denied");
-        })
+        self.recorded(denied, &caller, operation, Some(namespace)).await
     }
 
-    /// Whether the caller of this request may do `operation`, which is about the node.
-    fn permit_node<T>(&self, request: &Request<T>, operation: Operation) -> Result<(), Failure> {
+    /// Whether the caller of this request may do `operation`, which is about the node; says who that is.
+    ///
+    /// # Errors
+    /// [`Reason::Denied`], which is recorded.
+    async fn permit_node<T>(&self, request: &Request<T>, operation: Operation) -> Result<Origin, Failure> {
         let caller = caller(request)?;
-        self.rules.now().policy.check_node(&caller, operation).inspect_err(|_| {
-            self.keyring.metrics().denied(operation);
-            tracing::warn!(uid = caller.uid, pid = caller.pid, %operation, "denied");
-        })
+        let denied = self.rules.now().policy.check_node(&caller, operation);
+        self.recorded(denied, &caller, operation, None).await
+    }
+
+    async fn recorded(
+        &self,
+        denied: Result<(), Failure>,
+        caller: &Caller,
+        operation: Operation,
+        namespace: Option<&Namespace>,
+    ) -> Result<Origin, Failure> {
+        let origin = Origin::from(caller);
+        let Err(failure) = denied else { return Ok(origin) };
+        let namespace = namespace.cloned();
+        self.keyring.metrics().denied(operation);
+        tracing::warn!(uid = caller.uid, pid = caller.pid, %operation, namespace = namespace.as_ref().map(Namespace::as_str), "denied");
+        let event = Event::Denied { operation, namespace, count: 1 };
+        self.journal.repeated(Draft::failed(origin, event, failure.reason)).await;
+        Err(failure)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use keyd_api::v1;
+use keyd_audit::Origin;
 use keyd_core::{Failure, Reason};
 use keyd_tpm::{PcrValue, Tpm};
 use tokio_stream::wrappers::ReceiverStream;
@@ -14,7 +15,13 @@ use crate::keyring::{Keyring, Resealed};
 pub type Told = ReceiverStream<Result<v1::ResealedKey, Status>>;
 
 /// One key after the other, until all are done or the caller has left.
-pub fn reseal_all(keyring: Keyring, tpm: Tpm, expected: Vec<PcrValue>, dry_run: bool) -> Told {
+pub fn reseal_all(
+    keyring: Keyring,
+    origin: Origin,
+    tpm: Tpm,
+    expected: Vec<PcrValue>,
+    dry_run: bool,
+) -> Told {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     let (tpm, expected) = (Arc::new(tpm), Arc::from(expected));
     tokio::spawn(async move {
@@ -22,7 +29,8 @@ pub fn reseal_all(keyring: Keyring, tpm: Tpm, expected: Vec<PcrValue>, dry_run: 
         let of = u32::try_from(keys.len()).unwrap_or(u32::MAX);
         for (key, number) in keys.into_iter().zip(1..) {
             let id = key.record.id.clone();
-            let result = keyring.reseal(id.clone(), Arc::clone(&tpm), Arc::clone(&expected), dry_run).await;
+            let result =
+                keyring.reseal(origin, id.clone(), Arc::clone(&tpm), Arc::clone(&expected), dry_run).await;
             let (outcome, failure) = match result {
                 Ok(Resealed::Done) => ("resealed", None),
                 Ok(Resealed::Current) => ("current", None),

@@ -13,7 +13,7 @@ impl TpmService for Services {
         &self,
         request: Request<v1::EndorsementRequest>,
     ) -> Result<Response<v1::EndorsementResponse>, Status> {
-        let e = self.tpm(&request).map_err(refuse)?.endorsement().await.map_err(refuse)?;
+        let e = self.tpm(&request).await.map_err(refuse)?.endorsement().await.map_err(refuse)?;
         Ok(Response::new(v1::EndorsementResponse {
             ek_certificate: e.ek_certificate.unwrap_or_default().into(),
             ek_public: e.ek_public.into(),
@@ -27,7 +27,7 @@ impl TpmService for Services {
         &self,
         request: Request<v1::StorageRootRequest>,
     ) -> Result<Response<v1::StorageRootResponse>, Status> {
-        let tpm = self.tpm(&request).map_err(refuse)?;
+        let tpm = self.tpm(&request).await.map_err(refuse)?;
         let name =
             if request.get_ref().make { tpm.ensure_srk().await.map(Some) } else { tpm.srk_name().await };
         let name = name.map_err(refuse)?.unwrap_or_default();
@@ -38,7 +38,7 @@ impl TpmService for Services {
         &self,
         request: Request<v1::ActivateCredentialRequest>,
     ) -> Result<Response<v1::ActivateCredentialResponse>, Status> {
-        let tpm = self.tpm(&request).map_err(refuse)?;
+        let tpm = self.tpm(&request).await.map_err(refuse)?;
         let request = request.into_inner();
         let secret =
             tpm.activate_credential(&request.id_object, &request.encrypted_secret).await.map_err(refuse)?;
@@ -46,7 +46,7 @@ impl TpmService for Services {
     }
 
     async fn quote(&self, request: Request<v1::QuoteRequest>) -> Result<Response<v1::QuoteResponse>, Status> {
-        let tpm = self.tpm(&request).map_err(refuse)?;
+        let tpm = self.tpm(&request).await.map_err(refuse)?;
         let request = request.into_inner();
         let pcrs = pcrs(&request.pcrs).map_err(refuse)?;
         let quote = tpm.quote(&pcrs, &request.qualifying_data).await.map_err(refuse)?;
@@ -61,7 +61,7 @@ impl TpmService for Services {
         &self,
         request: Request<v1::ReadPcrsRequest>,
     ) -> Result<Response<v1::ReadPcrsResponse>, Status> {
-        let tpm = self.tpm(&request).map_err(refuse)?;
+        let tpm = self.tpm(&request).await.map_err(refuse)?;
         let pcrs = pcrs(&request.get_ref().pcrs).map_err(refuse)?;
         let read = tpm.read_pcrs(&pcrs).await.map_err(refuse)?;
         Ok(Response::new(v1::ReadPcrsResponse { pcrs: values(read) }))
@@ -69,8 +69,8 @@ impl TpmService for Services {
 }
 
 impl Services {
-    fn tpm<T>(&self, request: &Request<T>) -> Result<&keyd_tpm::Tpm, Failure> {
-        self.permit_node(request, Operation::Attest)?;
+    async fn tpm<T>(&self, request: &Request<T>) -> Result<&keyd_tpm::Tpm, Failure> {
+        self.permit_node(request, Operation::Attest).await?;
         self.tpm.as_deref().ok_or_else(no_tpm)
     }
 }

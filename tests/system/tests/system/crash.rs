@@ -112,6 +112,8 @@ async fn killed_again_and_again(dir: &TempDir, token: Token, hsm: Namespace, sha
         clients = checking.join_all().await;
         let known: usize = clients.iter().map(|c| c.keys.len()).sum();
         assert_eq!(listed.len(), known, "every key that is listed is some client's");
+        let log = keyd.json(&["audit", "verify"]).await.unwrap();
+        assert_eq!(log["first"], 1, "{log}");
     }
     let doctor = keyd.output(&["--json", "doctor"]).await.unwrap();
     let found: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
@@ -122,6 +124,16 @@ async fn killed_again_and_again(dir: &TempDir, token: Token, hsm: Namespace, sha
     }
     let interrupted: usize = clients.iter().filter(|c| c.name.starts_with("hsm/")).map(|c| c.unsure).sum();
     assert!(orphans.len() <= interrupted, "{} orphans of {interrupted} changes", orphans.len());
+    let recorded = keyd.json(&["audit", "show"]).await.unwrap();
+    let recorded = |event: &str| {
+        let records = recorded["records"].as_array().unwrap().iter();
+        records.filter(|r| r["event"] == event && r["result"] == "ok" && r["uid"].is_u64()).count()
+    };
+    for (kind, event) in ["key-created", "key-rotated", "key-deleted"].into_iter().enumerate() {
+        let acknowledged: u32 = clients.iter().map(|c| c.done[kind]).sum();
+        println!("{event}: {acknowledged} acknowledged, {} in the audit log", recorded(event));
+        assert!(recorded(event) >= acknowledged as usize, "{event}");
+    }
     keyd.stop().await.unwrap();
 
     println!(

@@ -41,7 +41,8 @@ async fn objects_without_a_key_and_keys_without_an_object_are_found() {
     let _blank = Token::softhsm(dir.path()).unwrap();
     let keyd = Keyd::restart(dir.path()).await.unwrap();
     let (code, found) = findings(&keyd).await;
-    assert_eq!((code, found.len()), (Some(1), 1), "{found:?}");
+    assert_eq!((code, found.len()), (Some(1), 2), "{found:?}");
     assert_eq!(found[0]["subject"], "key n/new");
+    assert_eq!(found[1]["subject"], "the audit log", "its key was wrapped by the token that is gone");
     assert!(found[0]["next_step"].as_str().unwrap().contains("keyd key delete n/new"), "{found:?}");
 }

@@ -9,6 +9,7 @@
 )]
 
 mod algorithms;
+mod audit;
 mod crash;
 mod disk;
 mod doctor;

@@ -14,6 +14,7 @@ use keyd_x509::{Certificate, parse_pem_chain, request};
 use nix::sys::signal::{Signal, kill};
 use peers::spire::{ServerConfig, SpireServer};
 use peers::token::Token;
+use system::issuance::profiles;
 use system::keyd::{Keyd, namespaces, token_table, write_private};
 use system::minter::{Local, Minter};
 use system::openssl::verify_chain;
@@ -144,7 +145,9 @@ impl Site {
         let pin = dir.path().join("pin");
         write_private(&pin, token.user_pin).unwrap();
         let hsm = &[Protection::Hsm][..];
-        let config = token_table(&token, &pin) + &namespaces(&[("spire-server", hsm), ("spire-root", hsm)]);
+        let config = token_table(&token, &pin)
+            + &namespaces(&[("spire-server", hsm), ("spire-root", hsm)])
+            + &profiles(TRUST_DOMAIN);
         let keyd = Keyd::start(dir.path(), &config).await.unwrap();
         let root = dir.path().join("root.pem");
         let out = root.to_str().unwrap();

@@ -31,7 +31,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// Writes a file or standard output.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+pub(in crate::cli) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let result = if is_stdio(path) { std::io::stdout().write_all(bytes) } else { fs::write(path, bytes) };
     result.map_err(|e| Failure::new(Reason::Internal, format!("{}: cannot write it: {e}", path.display())))
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::issuance;
 use crate::measured;
 use crate::mtls::{self, Front};
 use crate::node::{Enrolment, Node};
@@ -40,6 +41,11 @@ impl Line {
         report.step("the node is attested", self.attest()).await?;
         report.step("a TPM that is not enrolled is refused", self.refuse_stranger(&enrolment)).await?;
         report.step("a workload has an ML-DSA SVID", self.workload_svid(&out)).await?;
+        report
+            .step("the CA key signs nothing beyond its profile", async {
+                issuance::refuse(self.server()?).await
+            })
+            .await?;
         report.step("a foreign client is served over mutual TLS", self.serve(&out)).await?;
         report.step("another SPIFFE ID is refused", async { mtls::refuse(self.front()?).await }).await?;
         report

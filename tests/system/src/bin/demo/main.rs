@@ -3,6 +3,7 @@
 
 #![allow(clippy::indexing_slicing, reason = "serde_json gives null for what is not there")]
 
+mod issuance;
 mod line;
 mod measured;
 mod mtls;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use peers::spire::{ServerConfig, SpireServer};
 use peers::token::Token;
+use system::issuance::profiles;
 use system::keyd::{Keyd, token_table, write_private};
 use system::spire::{attestation_plugins, server_plugins};
 
@@ -42,9 +43,10 @@ protections = ["hsm"]
 [[allow]]
 users = [{user}]
 namespaces = ["spire-root", "spire-server"]
-operations = ["create", "list", "show", "sign", "rotate", "delete", "bind", "status"]
+operations = ["create", "list", "show", "sign", "rotate", "delete", "bind", "status", "audit"]
 "#
-            );
+            )
+            + &profiles(TRUST_DOMAIN);
         let keyd = Keyd::start(dir, &config).await?;
         let status = keyd.json(&["status"]).await?;
         let device = &status["devices"][0];

@@ -32,7 +32,7 @@ const EXISTS: i32 = 6;
 #[derive(Debug)]
 pub struct Refusal {
     code: Option<i32>,
-    reason: String,
+    pub reason: String,
     message: String,
 }
 

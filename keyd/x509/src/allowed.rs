@@ -1,9 +1,10 @@
-//! Which peers may connect.
+//! Which SPIFFE IDs are meant: peers that may connect, leaves that may be certified.
 
-use keyd_x509::{SpiffeId, X509Error};
 use serde::Deserialize;
 
-/// The peers that are let in; an empty list lets in nobody.
+use crate::{SpiffeId, TrustDomain, X509Error};
+
+/// The ids that are meant; an empty list means none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct AllowedIds(Vec<AllowedId>);
@@ -35,7 +36,14 @@ impl AllowedIds {
         self.0.len()
     }
 
-    /// Whether nobody is let in.
+    /// The trust domains that the rules name, with repetitions.
+    pub fn trust_domains(&self) -> impl Iterator<Item = &TrustDomain> {
+        self.0.iter().map(|rule| match rule {
+            AllowedId::Exactly(id) | AllowedId::Below(id) => id.trust_domain(),
+        })
+    }
+
+    /// Whether nobody is meant.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

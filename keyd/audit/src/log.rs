@@ -1,0 +1,213 @@
+//! The log that is being written. Everything here blocks on the disk.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::chain::{self, Hash, Head};
+use crate::files::{self, Files, Position, io};
+use crate::{AuditError, Base64, Draft, Event, Origin, Report, Verifier};
+
+/// How long a file may grow before the next one begins, in bytes.
+pub const SEGMENT_LIMIT: u64 = 16 << 20; // 16 MiB
+
+/// An open log.
+#[derive(Debug)]
+pub struct Log {
+    dir: PathBuf,
+    limit: u64,
+    audit_key: Option<Vec<u8>>,
+    head: Head,
+    signed_through: u64,
+    /// None before the first record, and after a failure that left the file in an unknown state.
+    open: Option<Open>,
+    /// Why nothing can be written any more.
+    lost: Option<String>,
+}
+
+#[derive(Debug)]
+struct Open {
+    path: PathBuf,
+    file: File,
+    /// How much of it is known to be durable, in bytes.
+    durable: u64,
+}
+
+/// What a crash left of a last line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Torn {
+    /// How long it was, in bytes.
+    pub bytes: u64,
+    /// SHA-384 of it.
+    pub sha384: Hash,
+}
+
+impl Log {
+    /// Opens the log in a directory, or begins one there. What is newer than `anchor`, a record known from elsewhere, is
+    /// verified, and at least the newest file. A last line that is not whole is cut off and told.
+    ///
+    /// # Errors
+    /// [`AuditError::Broken`] when it does not hold, or does not go as far as `anchor`; [`AuditError::Io`].
+    pub fn open(dir: &Path, limit: u64, anchor: Option<Head>) -> Result<(Self, Option<Torn>), AuditError> {
+        if !dir.exists() {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io(dir, "cannot make it"))?;
+        }
+        let mut torn = None;
+        let mut found = files::segments(dir)?;
+        while let Some((_, path)) = found.last() {
+            let (cut, length) = cut_tail(path)?;
+            torn = torn.or(cut);
+            if length > 0 {
+                break;
+            }
+            // A crash left a file without one whole line: it was about to follow the one before.
+            fs::remove_file(path).map_err(io(path, "cannot remove it"))?;
+            found.pop();
+        }
+        let known = anchor.map_or(u64::MAX, |anchor| anchor.seq);
+        let from = found.iter().rposition(|(first, _)| *first <= known).unwrap_or_default();
+        let report = verify(dir, found.get(from..).unwrap_or_default(), anchor)?;
+        let open = match found.pop() {
+            None => None,
+            Some((_, path)) => {
+                let file =
+                    OpenOptions::new().append(true).open(&path).map_err(io(&path, "cannot open it"))?;
+                let durable = file.metadata().map_err(io(&path, "cannot look at it"))?.len();
+                Some(Open { path, file, durable })
+            }
+        };
+        let audit_key = report.audit_key.map(|key| key.spki().to_vec());
+        let (head, signed_through) = (report.last, report.signed_through);
+        Ok((Self { dir: dir.to_owned(), limit, audit_key, head, signed_through, open, lost: None }, torn))
+    }
+
+    /// The last record.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// The last record that a checkpoint covers, as far as the log was verified; 0 for none.
+    pub fn signed_through(&self) -> u64 {
+        self.signed_through
+    }
+
+    /// The audit key that the log has named, DER SubjectPublicKeyInfo.
+    pub fn audit_key(&self) -> Option<&[u8]> {
+        self.audit_key.as_deref()
+    }
+
+    /// Appends records; they are durable when it returns. All of them, or none.
+    ///
+    /// # Errors
+    /// [`AuditError::Io`] (a full disk), and the log is then as before; [`AuditError::Refused`] for a record that is too
+    /// long, or once the log could not be put back as it was.
+    pub fn append(&mut self, time: i64, drafts: &[Draft]) -> Result<Head, AuditError> {
+        if let Some(why) = &self.lost {
+            return Err(AuditError::Refused { path: self.dir.clone(), why: why.clone() });
+        }
+        let mut open = match self.open.take() {
+            Some(open) if open.durable < self.limit => open,
+            _ => self.begin_file(time)?,
+        };
+        let (mut head, mut lines) = (self.head, Vec::new());
+        for draft in drafts {
+            if let Err(why) = head.append(time, draft, &mut lines) {
+                let path = open.path.clone();
+                self.open = Some(open);
+                return Err(AuditError::Refused { path, why });
+            }
+        }
+        let written = open.file.write_all(&lines).and_then(|()| open.file.sync_data());
+        match written {
+            Ok(()) => {
+                open.durable += lines.len() as u64;
+                self.head = head;
+                for draft in drafts {
+                    match &draft.event {
+                        Event::AuditKey { audit_key, .. } => self.audit_key = Some(audit_key.0.clone()),
+                        Event::Checkpoint { through, .. } => self.signed_through = *through,
+                        _ => {}
+                    }
+                }
+                self.open = Some(open);
+                Ok(head)
+            }
+            Err(error) => {
+                let failed = io(&open.path, "cannot write it")(error);
+                // What was half written must not stand before what comes next.
+                match open.file.set_len(open.durable).and_then(|()| open.file.sync_all()) {
+                    Ok(()) => self.open = Some(open),
+                    Err(error) => {
+                        let why = format!("half a record could not be taken back: {error}; restart keyd");
+                        self.lost = Some(why);
+                    }
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    /// Begins the next file with a record of its own, durably.
+    fn begin_file(&mut self, time: i64) -> Result<Open, AuditError> {
+        let event =
+            Event::Segment { previous: self.head.hash, audit_key: self.audit_key.clone().map(Base64) };
+        let (mut head, mut line) = (self.head, Vec::new());
+        let path = files::segment_path(&self.dir, head.seq.saturating_add(1));
+        head.append(time, &Draft::done(Origin::KEYD, event), &mut line)
+            .map_err(|why| AuditError::Refused { path: path.clone(), why })?;
+        let begin = || {
+            let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+            file.set_len(0)?;
+            file.write_all(&line)?;
+            file.sync_all()?;
+            File::open(&self.dir)?.sync_all()?;
+            Ok(file)
+        };
+        match begin() {
+            Ok(file) => {
+                self.head = head;
+                Ok(Open { path, file, durable: line.len() as u64 })
+            }
+            Err(error) => {
+                // The next try begins it again, and a start without it takes the file before.
+                let _ = fs::remove_file(&path);
+                Err(io(&path, "cannot begin it")(error))
+            }
+        }
+    }
+}
+
+/// Verifies these files, one after the other.
+fn verify(dir: &Path, files: &[(u64, PathBuf)], anchor: Option<Head>) -> Result<Report, AuditError> {
+    let mut verifier = Verifier::new(None).expecting(anchor);
+    let files = Files::of(files.to_vec());
+    let mut position = Position::default();
+    loop {
+        let chunk = files.read(position)?;
+        let broken = |broken| AuditError::Broken { path: chunk.path.clone(), broken };
+        for line in chunk.lines() {
+            verifier.take(line).map_err(broken)?;
+        }
+        if chunk.last {
+            let path = if chunk.path.as_os_str().is_empty() { dir.to_owned() } else { chunk.path };
+            return verifier.finish().map_err(|broken| AuditError::Broken { path, broken });
+        }
+        position = chunk.next;
+    }
+}
+
+/// Cuts off what follows the last newline; says what that was, and how long the file is now.
+fn cut_tail(path: &Path) -> Result<(Option<Torn>, u64), AuditError> {
+    let bytes = fs::read(path).map_err(io(path, "cannot read it"))?;
+    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+    let Some(tail) = bytes.get(whole..).filter(|tail| !tail.is_empty()) else {
+        return Ok((None, whole as u64));
+    };
+    let torn = Torn { bytes: tail.len() as u64, sha384: chain::hash(&[tail]) };
+    let file = OpenOptions::new().write(true).open(path).map_err(io(path, "cannot open it"))?;
+    file.set_len(whole as u64)
+        .and_then(|()| file.sync_all())
+        .map_err(io(path, "cannot cut its torn end off"))?;
+    Ok((Some(torn), whole as u64))
+}

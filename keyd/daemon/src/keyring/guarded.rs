@@ -1,0 +1,131 @@
+//! CA keys with an issuance profile: they sign what it allows, once it is in the audit log.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use keyd_audit::{Draft, Event, Origin};
+use keyd_core::{Algorithm, Failure, KeyId, Reason, SignInput};
+use keyd_x509::issuance::{Allowed, Issued, Profile};
+
+use super::{Key, KeyRecord, Keyring};
+
+/// How SPIRE's KeyManager names the server's X.509 CA keys.
+const SPIRE_CA: &str = "x509-CA-";
+
+/// A key that signs certificates, and whether keyd sees what it signs.
+pub struct CaKey {
+    /// The key.
+    pub key: Arc<Key>,
+    /// Why no profile guards it.
+    pub unguarded: Option<&'static str>,
+}
+
+impl Keyring {
+    /// The keys under a profile, and those that are named as SPIRE names its CA keys.
+    pub fn ca_keys(&self) -> Vec<CaKey> {
+        let judged = self.all().into_iter().filter_map(|key| {
+            let id = &key.record.id;
+            let unguarded = match self.profile(id) {
+                Some(_) => None,
+                None if !id.name.as_str().starts_with(SPIRE_CA) => return None,
+                None if !key.record.algorithm.is_ml_dsa() => Some(
+                    "it signs digests, so keyd cannot see what it signs; no issuance profile can guard it",
+                ),
+                None => {
+                    Some("it signs anything that its users ask for; an [[issuance]] table would guard it")
+                }
+            };
+            Some(CaKey { key, unguarded })
+        });
+        judged.collect()
+    }
+
+    /// Refuses a key under a profile that could not be guarded.
+    ///
+    /// # Errors
+    /// [`Reason::BadRequest`].
+    pub(super) fn check_guard(&self, id: &KeyId, algorithm: Algorithm) -> Result<(), Failure> {
+        if self.profile(id).is_none() || algorithm.is_ml_dsa() {
+            return Ok(());
+        }
+        Err(Failure::new(Reason::BadRequest, format!("{} (asked for: {algorithm})", unguardable(id))))
+    }
+
+    /// What a key may sign, where that is not everything.
+    pub(super) fn profile(&self, id: &KeyId) -> Option<Arc<Profile>> {
+        self.shared.rules.now().config.issuance_profile(id).cloned()
+    }
+
+    /// Signs what the profile allows. The record of a certificate is durable before its signature leaves; both are made at
+    /// the same time.
+    pub(super) async fn sign_guarded(
+        &self,
+        origin: Origin,
+        key: &Key,
+        profile: &Profile,
+        input: SignInput<'_>,
+    ) -> Result<Vec<u8>, Failure> {
+        let judged = match input {
+            SignInput::Message(message) if key.record.algorithm.is_ml_dsa() => {
+                profile.judge(&key.record.public_key, message, SystemTime::now())
+            }
+            _ => return Err(Failure::new(Reason::IssuanceRefused, unguardable(&key.record.id))),
+        };
+        match judged {
+            Ok(Allowed::Request) => self.sign_with(key, input).await,
+            Ok(Allowed::Certificate(issued)) => {
+                let draft = Draft::done(origin, recorded(&key.record, &issued));
+                let (recorded, signed) =
+                    tokio::join!(self.shared.journal.append(vec![draft]), self.sign_with(key, input));
+                recorded.and(signed)
+            }
+            Err(refused) => {
+                let failure = Failure::new(
+                    Reason::IssuanceRefused,
+                    format!("the issuance profile of {} does not allow this: {refused}", key.record.id),
+                );
+                tracing::warn!(key = %key.record.id, uid = origin.uid, pid = origin.pid, %refused, "not signed");
+                let event = Event::IssuanceRefused {
+                    key: key.record.id.clone(),
+                    rule: refused.rule.to_owned(),
+                    count: 1,
+                };
+                self.shared.journal.repeated(Draft::failed(origin, event, failure.reason)).await;
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// Refuses a configuration that puts keys under a profile which sign digests.
+///
+/// # Errors
+/// [`Reason::BadConfig`] naming the key.
+pub(super) fn check_records<'a>(
+    mut records: impl Iterator<Item = &'a KeyRecord>,
+    profile: impl Fn(&KeyId) -> bool,
+) -> Result<(), Failure> {
+    let Some(record) = records.find(|r| !r.algorithm.is_ml_dsa() && profile(&r.id)) else { return Ok(()) };
+    let why = format!("{} is {}. {}", record.id, record.algorithm, unguardable(&record.id));
+    Err(Failure::new(Reason::BadConfig, why))
+}
+
+fn unguardable(id: &KeyId) -> String {
+    format!(
+        "an [[issuance]] table names {id}, and only ML-DSA keys can be held to one: others sign digests. Make it an ML-DSA \
+         key (for SPIRE's CA: x509_ca_algorithm), or take it off the table"
+    )
+}
+
+fn recorded(key: &KeyRecord, issued: &Issued) -> Event {
+    let not_after = issued.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Event::CertificateIssued {
+        key: key.id.clone(),
+        version: key.version,
+        serial: hex::encode(&issued.serial),
+        spiffe_id: issued.spiffe_id.to_string(),
+        ca: issued.ca,
+        spki_sha256: issued.spki_sha256,
+        not_after: i64::try_from(not_after).unwrap_or(i64::MAX),
+    }
+}

@@ -1,0 +1,151 @@
+//! Issuance profiles: what a CA key may sign.
+//!
+//! ML-DSA signs whole messages, so whoever holds a CA key can read each certificate before he signs it. A profile allows the
+//! key's own certificate request and the certificates that it describes, and nothing else. What is read here must be what a
+//! verifier reads later: DER is taken only as it would be written again, and whatever a profile has no word for is refused.
+
+mod extensions;
+mod reading;
+mod rules;
+
+use std::time::{Duration, SystemTime};
+
+use keyd_core::{Algorithm, PublicKey};
+use serde::Deserialize;
+
+use crate::{AllowedIds, SpiffeId, TrustDomain};
+use reading::{Certificate, is_own_request};
+
+/// What a CA key may sign, beside its own certificate request. What is not given is not allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The trust domain of every certificate.
+    pub trust_domain: TrustDomain,
+    /// Its own, self-signed certificate: a root's.
+    pub own: Option<OwnRule>,
+    /// Certificates of other CAs.
+    pub ca: Option<CaRule>,
+    /// Certificates of workloads, agents and servers.
+    pub leaf: Option<LeafRule>,
+}
+
+/// A CA's certificate for its own key.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnRule {
+    /// How long it may be valid from now on.
+    #[serde(with = "humantime_serde")]
+    pub lifetime: Duration,
+}
+
+/// Certificates of other CAs. They name the trust domain itself.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaRule {
+    /// How long they may be valid from now on.
+    #[serde(with = "humantime_serde")]
+    pub lifetime: Duration,
+    /// The largest path length that they may have, and then they must have one; without it, they need none.
+    pub path_length: Option<u8>,
+    /// Algorithms of their keys.
+    pub algorithms: Vec<Algorithm>,
+}
+
+/// Certificates that are no CA's.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeafRule {
+    /// How long they may be valid from now on.
+    #[serde(with = "humantime_serde")]
+    pub lifetime: Duration,
+    /// The SPIFFE IDs that they may have.
+    pub ids: AllowedIds,
+    /// Algorithms of their keys.
+    pub algorithms: Vec<Algorithm>,
+    /// DNS names that they may have beside: a name, or `*.` and a domain for every name below it.
+    #[serde(default)]
+    pub dns_names: Vec<String>,
+}
+
+/// What was allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// The key's own certificate request.
+    Request,
+    /// A certificate.
+    Certificate(Issued),
+}
+
+/// A certificate that is to be signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// Serial number, big-endian.
+    pub serial: Vec<u8>,
+    /// The SPIFFE ID that it certifies.
+    pub spiffe_id: SpiffeId,
+    /// Whether it is a CA's.
+    pub ca: bool,
+    /// SHA-256 of the certified SubjectPublicKeyInfo.
+    pub spki_sha256: [u8; 32],
+    /// First moment of validity.
+    pub not_before: SystemTime,
+    /// Last moment of validity.
+    pub not_after: SystemTime,
+}
+
+/// Why a profile does not allow a signature.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why} (rule {rule})")]
+pub struct Refused {
+    /// The rule that is broken, as `leaf.lifetime`; `form` for what no profile allows.
+    pub rule: &'static str,
+    /// What breaks it.
+    pub why: String,
+}
+
+impl Profile {
+    /// Whether the profile makes sense as it stands.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn check(&self) -> Result<(), String> {
+        if self.own.is_none() && self.ca.is_none() && self.leaf.is_none() {
+            return Err("it allows no certificate; give it own, ca or leaf".to_owned());
+        }
+        let algorithms =
+            self.ca.iter().map(|ca| &ca.algorithms).chain(self.leaf.iter().map(|leaf| &leaf.algorithms));
+        if algorithms.into_iter().any(Vec::is_empty) {
+            return Err("algorithms names none".to_owned());
+        }
+        let Some(leaf) = &self.leaf else { return Ok(()) };
+        if leaf.ids.is_empty() {
+            return Err("leaf.ids names none".to_owned());
+        }
+        match leaf.ids.trust_domains().find(|td| **td != self.trust_domain) {
+            Some(other) => {
+                Err(format!("leaf.ids names trust domain {other}, which is not {}", self.trust_domain))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Judges what `key`, a key under this profile, is asked to sign at `now`.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn judge(&self, key: &PublicKey, message: &[u8], now: SystemTime) -> Result<Allowed, Refused> {
+        if is_own_request(key, message, &self.trust_domain)? {
+            return Ok(Allowed::Request);
+        }
+        let certificate = Certificate::read(key, message)?;
+        rules::apply(self, key, &certificate, now).map(Allowed::Certificate)
+    }
+}
+
+fn refused(rule: &'static str, why: impl Into<String>) -> Refused {
+    Refused { rule, why: why.into() }
+}
+
+fn malformed(why: impl Into<String>) -> Refused {
+    refused("form", why)
+}

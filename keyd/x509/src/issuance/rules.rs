@@ -1,0 +1,208 @@
+//! A profile's rules, applied to a certificate that was read.
+
+use std::time::{Duration, SystemTime};
+
+use const_oid::db::rfc4519::CN;
+use const_oid::db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
+use der::asn1::ObjectIdentifier;
+use keyd_core::{Algorithm, PublicKey};
+use x509_cert::ext::pkix::KeyUsages;
+
+use super::reading::{Certificate, identifies};
+use super::{CaRule, Issued, LeafRule, OwnRule, Profile, Refused, malformed, refused};
+use crate::SpiffeId;
+
+/// How far in the future a certificate may begin, against clocks that disagree.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// spire-server signs a certificate of its own CA's life once, to see whether its CA works, for this key (SHA-256 of its
+/// SubjectPublicKeyInfo), which stands in SPIRE's source. Nobody who holds it gains anything but that id.
+const SPIRE_SELF_TEST: [u8; 32] = [
+    0x41, 0x56, 0xe7, 0x9d, 0x2d, 0x1f, 0x63, 0x3a, 0xb3, 0xb0, 0xd3, 0x7b, 0x6f, 0xea, 0xf0, 0x6c, 0x65,
+    0x41, 0xc3, 0x0a, 0x5e, 0x7d, 0xfe, 0x35, 0xde, 0x73, 0x1b, 0xb6, 0xcc, 0x78, 0x2c, 0xad,
+];
+/// The path of that certificate's SPIFFE ID.
+const SPIRE_SELF_TEST_PATH: &str = "/spire/throwaway";
+
+/// The first rule that is broken, or what is to be recorded.
+pub fn apply(
+    profile: &Profile,
+    own_key: &PublicKey,
+    certificate: &Certificate,
+    now: SystemTime,
+) -> Result<Issued, Refused> {
+    if let Some(identifier) = &certificate.extensions.authority
+        && !identifies(identifier, own_key)
+    {
+        return Err(malformed("its authority key identifier is not of the key that is to sign it"));
+    }
+    let spiffe_id = spiffe_id(profile, certificate)?;
+    if certificate.not_before > certificate.not_after {
+        return Err(malformed("its validity ends before it begins"));
+    }
+    if certificate.not_before > now + CLOCK_SKEW {
+        return Err(refused("not_before", "its validity begins in the future"));
+    }
+    let ca = certificate.extensions.constraints.as_ref().is_some_and(|(constraints, _)| constraints.ca);
+    match (ca, certificate.key == *own_key) {
+        (true, true) => own(profile.own.as_ref(), certificate, &spiffe_id, now)?,
+        (true, false) => other_ca(profile.ca.as_ref(), certificate, &spiffe_id, now)?,
+        (false, true) => return Err(refused("leaf", "it would make the CA key a leaf's")),
+        (false, false) => leaf(profile.leaf.as_ref(), certificate, &spiffe_id, now)?,
+    }
+    Ok(Issued {
+        serial: certificate.serial.clone(),
+        spiffe_id,
+        ca,
+        spki_sha256: certificate.key.fingerprint(),
+        not_before: certificate.not_before,
+        not_after: certificate.not_after,
+    })
+}
+
+/// The only URI, which must be a SPIFFE ID of the trust domain (X509-SVID §2).
+fn spiffe_id(profile: &Profile, certificate: &Certificate) -> Result<SpiffeId, Refused> {
+    let [uri] = certificate.extensions.names.uris.as_slice() else {
+        let count = certificate.extensions.names.uris.len();
+        return Err(malformed(format!("it has {count} URI names; a certificate of SPIFFE has one")));
+    };
+    let id: SpiffeId = uri.parse().map_err(|e: crate::X509Error| malformed(e.to_string()))?;
+    if *id.trust_domain() != profile.trust_domain {
+        let why = format!("it names trust domain {}, not {}", id.trust_domain(), profile.trust_domain);
+        return Err(refused("trust_domain", why));
+    }
+    Ok(id)
+}
+
+fn own(rule: Option<&OwnRule>, c: &Certificate, id: &SpiffeId, now: SystemTime) -> Result<(), Refused> {
+    let rule = rule.ok_or_else(|| refused("own", "the key may not sign a certificate for itself"))?;
+    if c.subject != c.issuer {
+        return Err(refused("own", "it is for the key that signs it, yet its subject is not its issuer"));
+    }
+    as_ca(c, id)?;
+    lifetime("own.lifetime", c, rule.lifetime, now)
+}
+
+fn other_ca(rule: Option<&CaRule>, c: &Certificate, id: &SpiffeId, now: SystemTime) -> Result<(), Refused> {
+    let rule = rule.ok_or_else(|| refused("ca", "the key may not sign certificates of other CAs"))?;
+    if c.subject == c.issuer {
+        // RFC 5280 §6.1: it would not count in a path length.
+        return Err(refused("ca", "its subject is its issuer, but its key is not the issuer's"));
+    }
+    as_ca(c, id)?;
+    let length =
+        c.extensions.constraints.as_ref().and_then(|(constraints, _)| constraints.path_len_constraint);
+    match (rule.path_length, length) {
+        (Some(most), Some(length)) if length > most => {
+            let why = format!("it has path length {length}, more than {most}");
+            return Err(refused("ca.path_length", why));
+        }
+        (Some(most), None) => {
+            let why = format!("it has no path length; {most} is the most that it may have");
+            return Err(refused("ca.path_length", why));
+        }
+        _ => {}
+    }
+    algorithm("ca.algorithms", c, &rule.algorithms)?;
+    lifetime("ca.lifetime", c, rule.lifetime, now)
+}
+
+fn leaf(rule: Option<&LeafRule>, c: &Certificate, id: &SpiffeId, now: SystemTime) -> Result<(), Refused> {
+    let rule = rule.ok_or_else(|| refused("leaf", "the key may not sign certificates of leaves"))?;
+    as_leaf(c, &rule.dns_names)?;
+    if id.path() == SPIRE_SELF_TEST_PATH && c.key.fingerprint() == SPIRE_SELF_TEST && c.serial == [1] {
+        return Ok(());
+    }
+    if c.extensions.usage.is_none() {
+        return Err(malformed("it has no key usage"));
+    }
+    if id.path().is_empty() || !rule.ids.allow(id) {
+        return Err(refused("leaf.ids", format!("{id} is not among the ids that leaves may have")));
+    }
+    algorithm("leaf.algorithms", c, &rule.algorithms)?;
+    lifetime("leaf.lifetime", c, rule.lifetime, now)
+}
+
+/// What makes a certificate a CA's and nothing else (X509-SVID §3, §4; RFC 5280 §4.2.1.3, §4.2.1.9).
+fn as_ca(c: &Certificate, id: &SpiffeId) -> Result<(), Refused> {
+    if !id.path().is_empty() || !c.extensions.names.dns.is_empty() {
+        return Err(malformed("a CA names the trust domain and nothing else"));
+    }
+    if c.extensions.constraints.as_ref().is_none_or(|(_, critical)| !critical) {
+        return Err(malformed("a CA's basic constraints must be critical"));
+    }
+    let may = KeyUsages::KeyCertSign | KeyUsages::CRLSign;
+    match &c.extensions.usage {
+        Some((usage, true)) if usage.key_cert_sign() && (usage.0 - may).is_empty() => {}
+        _ => {
+            return Err(malformed("a CA's key usage must be critical, and keyCertSign with at most cRLSign"));
+        }
+    }
+    if c.extensions.purposes.is_some() {
+        return Err(malformed("a CA has no extended key usage"));
+    }
+    if c.subject.is_empty() {
+        return Err(malformed("a CA must have a subject"));
+    }
+    Ok(())
+}
+
+/// What keeps a certificate from being more than a leaf's (X509-SVID §4.3, §4.4).
+fn as_leaf(c: &Certificate, dns_names: &[String]) -> Result<(), Refused> {
+    let constraints = c.extensions.constraints.as_ref();
+    if constraints.is_some_and(|(constraints, _)| constraints.path_len_constraint.is_some()) {
+        return Err(malformed("it is no CA, yet has a path length"));
+    }
+    if let Some((usage, critical)) = &c.extensions.usage {
+        let may = KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment | KeyUsages::KeyAgreement;
+        if !critical || !usage.digital_signature() || !(usage.0 - may).is_empty() {
+            return Err(malformed(
+                "a leaf's key usage must be critical, and digitalSignature with at most keyEncipherment and keyAgreement",
+            ));
+        }
+    }
+    let allowed: [ObjectIdentifier; 2] = [ID_KP_SERVER_AUTH, ID_KP_CLIENT_AUTH];
+    if c.extensions.purposes.as_ref().is_some_and(|p| p.0.iter().any(|oid| !allowed.contains(oid))) {
+        return Err(malformed("a leaf's extended key usage may be serverAuth and clientAuth alone"));
+    }
+    let dns = &c.extensions.names.dns;
+    if let Some(other) = dns.iter().find(|name| !dns_names.iter().any(|rule| is_below(name, rule))) {
+        return Err(refused(
+            "leaf.dns_names",
+            format!("{other:?} is not among the DNS names that leaves may have"),
+        ));
+    }
+    // Verifiers of old take a common name for a DNS name.
+    for name in c.subject.iter().filter(|name| name.oid == CN) {
+        if !dns.iter().any(|dns| dns.as_bytes() == name.value.value()) {
+            return Err(refused("leaf.dns_names", "its common name is none of its DNS names"));
+        }
+    }
+    Ok(())
+}
+
+fn is_below(name: &str, rule: &str) -> bool {
+    match rule.strip_prefix("*.") {
+        Some(domain) => name
+            .strip_suffix(domain)
+            .and_then(|rest| rest.strip_suffix('.'))
+            .is_some_and(|rest| !rest.is_empty()),
+        None => name == rule,
+    }
+}
+
+fn algorithm(rule: &'static str, c: &Certificate, allowed: &[Algorithm]) -> Result<(), Refused> {
+    let algorithm = c.key.algorithm();
+    if allowed.contains(&algorithm) {
+        return Ok(());
+    }
+    Err(refused(rule, format!("its key is {algorithm}")))
+}
+
+fn lifetime(rule: &'static str, c: &Certificate, longest: Duration, now: SystemTime) -> Result<(), Refused> {
+    let left = c.not_after.duration_since(now).unwrap_or_default();
+    if left <= longest {
+        return Ok(());
+    }
+    let (left, longest) = (left.as_secs() / 60, longest.as_secs() / 60);
+    Err(refused(rule, format!("it is valid for {left} minutes, the most is {longest}")))
+}

@@ -1,0 +1,145 @@
+//! Certificates to be signed, byte by byte: right ones, and ones that no builder would make.
+
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use der::asn1::{Ia5String, ObjectIdentifier, OctetString};
+use der::{Decode, Encode};
+use keyd_core::PublicKey;
+use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages, SubjectAltName};
+use x509_cert::name::Name;
+use x509_cert::time::Time;
+
+/// A certificate to be signed. Every part can be changed before it is written.
+#[derive(Clone)]
+pub struct Forge {
+    /// Contents of the INTEGER.
+    pub serial: Vec<u8>,
+    /// The algorithm that the certificate says it is signed with.
+    pub algorithm: ObjectIdentifier,
+    /// As RFC 4514 writes it.
+    pub issuer: String,
+    /// As RFC 4514 writes it.
+    pub subject: String,
+    /// First moment.
+    pub not_before: SystemTime,
+    /// Last moment.
+    pub not_after: SystemTime,
+    /// DER SubjectPublicKeyInfo.
+    pub spki: Vec<u8>,
+    /// In order.
+    pub extensions: Vec<Extension>,
+}
+
+impl Forge {
+    /// A leaf as spire-server makes it, valid for an hour from `now`.
+    pub fn leaf(issuer: &PublicKey, key: &PublicKey, uri: &str, now: SystemTime) -> Self {
+        let usage = KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment | KeyUsages::KeyAgreement;
+        Self {
+            serial: vec![0x42; 16],
+            algorithm: issuer.algorithm().signature_oid().unwrap_or(ObjectIdentifier::new_unwrap("1.2.3")),
+            issuer: "CN=CA,O=SPIFFE".to_owned(),
+            subject: "O=SPIRE,C=US".to_owned(),
+            not_before: now - Duration::from_secs(10),
+            not_after: now + Duration::from_secs(3600),
+            spki: key.spki().to_vec(),
+            extensions: vec![
+                extension(&KeyUsage(usage), true),
+                extension(&BasicConstraints { ca: false, path_len_constraint: None }, true),
+                extension(&uris(&[uri]), false),
+            ],
+        }
+    }
+
+    /// A CA below another, valid for an hour from `now`.
+    pub fn ca(
+        issuer: &PublicKey,
+        key: &PublicKey,
+        uri: &str,
+        path_length: Option<u8>,
+        now: SystemTime,
+    ) -> Self {
+        Self {
+            subject: "O=SPIFFE,CN=below".to_owned(),
+            extensions: vec![
+                extension(&KeyUsage(KeyUsages::KeyCertSign | KeyUsages::CRLSign), true),
+                extension(&BasicConstraints { ca: true, path_len_constraint: path_length }, true),
+                extension(&uris(&[uri]), false),
+            ],
+            ..Self::leaf(issuer, key, uri, now)
+        }
+    }
+
+    /// With an extension put in the place of the one of its kind, or after the others.
+    pub fn with(mut self, new: Extension) -> Self {
+        match self.extensions.iter_mut().find(|old| old.extn_id == new.extn_id) {
+            Some(old) => *old = new,
+            None => self.extensions.push(new),
+        }
+        self
+    }
+
+    /// DER TBSCertificate.
+    pub fn tbs(&self) -> Vec<u8> {
+        let extensions: Vec<u8> = self.extensions.iter().flat_map(encoded).collect();
+        self.parts(&tlv(0xa3, &tlv(0x30, &extensions)))
+    }
+
+    /// The same with these bytes after the public key.
+    pub fn parts(&self, end: &[u8]) -> Vec<u8> {
+        let name = |text: &str| encoded(&Name::from_str(text).unwrap_or_default());
+        let time = |t: SystemTime| Time::try_from(t).map(|t| encoded(&t)).unwrap_or_default();
+        let validity = [time(self.not_before), time(self.not_after)].concat();
+        let parts = [
+            vec![0xa0, 3, 2, 1, 2],
+            tlv(2, &self.serial),
+            tlv(0x30, &encoded(&self.algorithm)),
+            name(&self.issuer),
+            tlv(0x30, &validity),
+            name(&self.subject),
+            self.spki.clone(),
+            end.to_vec(),
+        ];
+        tlv(0x30, &parts.concat())
+    }
+}
+
+/// An alternative name of these URIs.
+pub fn uris(uris: &[&str]) -> SubjectAltName {
+    let uri = |uri: &&str| Ia5String::new(*uri).ok().map(GeneralName::UniformResourceIdentifier);
+    SubjectAltName(uris.iter().filter_map(uri).collect())
+}
+
+/// An extension of this value.
+pub fn extension<T: Encode + const_oid::AssociatedOid>(value: &T, critical: bool) -> Extension {
+    raw(T::OID, &encoded(value), critical)
+}
+
+/// An extension of these bytes.
+pub fn raw(oid: ObjectIdentifier, value: &[u8], critical: bool) -> Extension {
+    let extn_value = OctetString::new(value).unwrap_or_else(|_| empty());
+    Extension { extn_id: oid, critical, extn_value }
+}
+
+/// Tag, length and contents.
+pub fn tlv(tag: u8, contents: &[u8]) -> Vec<u8> {
+    let length = contents.len();
+    let mut out = vec![tag];
+    match length {
+        0..0x80 => out.push(length as u8),
+        0x80..0x100 => out.extend([0x81, length as u8]),
+        _ => out.extend([0x82, (length >> 8) as u8, length as u8]),
+    }
+    out.extend_from_slice(contents);
+    out
+}
+
+fn encoded(value: &impl Encode) -> Vec<u8> {
+    value.to_der().unwrap_or_default()
+}
+
+fn empty() -> OctetString {
+    OctetString::from_der(&[4, 0]).unwrap_or_else(|_| unreachable!("an empty string is one"))
+}
