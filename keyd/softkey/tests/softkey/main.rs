@@ -2,6 +2,9 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod ml_kem;
+mod rsa;
+
 use keyd_core::{Algorithm, Hash, PublicKey, Reason, Secret, SignInput};
 use keyd_softkey::SoftKey;
 use ml_dsa::{
