@@ -2,18 +2,24 @@
 //! and a software TPM make. To be run when a format changes, with swtpm and libtss2 at hand:
 //! `cargo run --manifest-path fuzz/Cargo.toml --example seeds`.
 
+#[path = "../../keyd/x509/tests/x509/forge.rs"]
+#[allow(dead_code)]
+mod forge;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use forge::Forge;
 use keyd_api::v1;
 use keyd_attest::wire::Public;
 use keyd_attest::{
     Challenge, Credential, EkCertificate, EkKey, Manifest, Payload, PcrSet, PcrValues, References, Response,
 };
-use keyd_core::{Algorithm, Failure, PublicKey, Sealer, Secret, SignInput};
+use keyd_audit::{Base64, Draft, Event, Files, Log, Origin, Position, SEGMENT_LIMIT, checkpoint_message};
+use keyd_core::{Algorithm, Failure, Operation, Protection, PublicKey, Sealer, Secret, SignInput};
 use keyd_softkey::SoftKey;
 use keyd_tpm::{PcrValue, PolicyKey, PolicySource, SealTo, Tpm, TpmConfig};
 use keyd_x509::{Signer, Validity, VerifiedRequest};
@@ -28,6 +34,8 @@ async fn main() -> Result<()> {
     let swtpm = Swtpm::start(dir.path())?;
     attestation(&swtpm).await?;
     certificates().await?;
+    audit_log()?;
+    issuance()?;
     records()?;
     requests()?;
     frames()?;
@@ -135,6 +143,33 @@ async fn certificates() -> Result<()> {
         put("pem_chain", name, keyd_x509::to_pem([&ca, &root])?.as_bytes())?;
     }
     Ok(())
+}
+
+/// An audit log with a checkpoint.
+fn audit_log() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut log, _) = Log::open(dir.path(), SEGMENT_LIMIT, None)?;
+    let key = Key::new(Algorithm::MlDsa44)?;
+    let audit_key = Base64(key.0.public_key().spki().to_vec());
+    let named = Event::AuditKey { audit_key, protection: Protection::Software };
+    let denied = Event::Denied { operation: Operation::Sign, namespace: Some("n".parse()?), count: 2 };
+    log.append(1, &[named, denied].map(|event| Draft::done(Origin { uid: Some(0), pid: Some(1) }, event)))?;
+    let head = log.head();
+    let signature = Base64(key.0.sign(SignInput::Message(&checkpoint_message(&head)))?);
+    let event = Event::Checkpoint { through: head.seq, hash: head.hash, signature };
+    log.append(2, &[Draft::done(Origin::KEYD, event)])?;
+    let chunk = Files::at(dir.path())?.read(Position::default())?;
+    put("audit_log", "signed", &chunk.lines[..chunk.lines.len() - 1])
+}
+
+/// What a CA key is asked to sign, for the key and the time of the fuzz target.
+fn issuance() -> Result<()> {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let issuer = PublicKey::from_raw(Algorithm::MlDsa44, &[1; 1312])?;
+    let key = Key::new(Algorithm::EcP256)?;
+    let key = key.0.public_key();
+    put("issuance", "leaf", &Forge::leaf(&issuer, key, "spiffe://example.org/web", now).tbs())?;
+    put("issuance", "ca", &Forge::ca(&issuer, key, "spiffe://example.org", Some(0), now).tbs())
 }
 
 /// Records of the store.
