@@ -20,6 +20,7 @@ use keyd_attest::{
 };
 use keyd_audit::{Base64, Draft, Event, Files, Log, Origin, Position, SEGMENT_LIMIT, checkpoint_message};
 use keyd_core::{Algorithm, Failure, Operation, Protection, PublicKey, Sealer, Secret, SignInput};
+use keyd_escrow::{EscrowedKey, OperatorKey};
 use keyd_softkey::SoftKey;
 use keyd_tpm::{PcrValue, PolicyKey, PolicySource, SealTo, Tpm, TpmConfig};
 use keyd_x509::{Signer, Validity, VerifiedRequest};
@@ -37,6 +38,7 @@ async fn main() -> Result<()> {
     audit_log()?;
     issuance()?;
     records()?;
+    escrows()?;
     requests()?;
     frames()?;
     spire()
@@ -188,6 +190,32 @@ fn records() -> Result<()> {
     }
     put("store_binding", "keyd", &[number(1, 0x0180_4b44), field(2, [7; 32]), number(3, 4711)].concat())?;
     Ok(())
+}
+
+/// An escrow, what is in one, and the operator's keys.
+fn escrows() -> Result<()> {
+    let operator = OperatorKey::generate()?;
+    put("operator_key", "private", operator.to_pem()?.expose())?;
+    put("operator_key", "public", operator.recipient().to_pem()?.as_bytes())?;
+    let (mut keys, mut contents) = (Vec::new(), Vec::new());
+    for algorithm in ALGORITHMS {
+        let soft = Key::new(algorithm)?.0;
+        let id = format!("n/{algorithm}");
+        let key = [
+            field(1, &id),
+            field(2, algorithm.name()),
+            number(3, 1),
+            number(4, 1_800_000_000),
+            field(5, soft.public_key().fingerprint()),
+            field(6, soft.secret().expose()),
+        ]
+        .concat();
+        prost::encoding::encode_varint(key.len() as u64, &mut contents);
+        contents.extend(key);
+        keys.push(EscrowedKey::new(id.parse()?, 1, 1_800_000_000, &soft));
+    }
+    put("escrow_contents", "keyd", &contents)?;
+    put("escrow_file", "keyd", &keyd_escrow::seal(&operator.recipient(), "edge-17", 1_800_000_000, &keys)?)
 }
 
 /// A call of each method of `keyd.v1` that takes something.

@@ -1,6 +1,7 @@
 //! The typed client that commands, plugins and the agent share.
 
 mod audit;
+mod escrow;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use keyd_core::{
 };
 use tokio::time::timeout;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::v1::admin_service_client::AdminServiceClient;
 use crate::v1::binding_service_client::BindingServiceClient;
@@ -20,7 +21,7 @@ use crate::{ENVELOPE, MESSAGE_LIMIT, connect, status, v1};
 
 /// How long a call may take: SPIRE gives its plugins 30 s, and a discrete TPM can need 11 s to unseal.
 const CALL: Duration = Duration::from_secs(25);
-/// How long sealing one key anew may take: a discrete TPM unseals twice, in 11 s each, behind other calls.
+/// How long one key of many may take to be sealed anew: a discrete TPM unseals twice, in 11 s each, behind other calls.
 const RESEAL_STEP: Duration = Duration::from_secs(180);
 
 /// A client of keyd on one socket. Cheap to clone; all clones share a connection.
@@ -369,7 +370,7 @@ impl Client {
         &self,
         expected: &[(u8, [u8; 32])],
         dry_run: bool,
-        mut done: impl FnMut(&v1::ResealedKey),
+        done: impl FnMut(&v1::ResealedKey),
     ) -> Result<Vec<v1::ResealedKey>, Failure> {
         let expected = expected
             .iter()
@@ -377,8 +378,16 @@ impl Client {
             .collect();
         let mut client = AdminServiceClient::new(self.channel.clone());
         let request = v1::ResealRequest { expected, dry_run };
-        let overdue = |_| Status::deadline_exceeded("");
-        let started = timeout(RESEAL_STEP, client.reseal(request)).await.map_err(overdue).flatten();
+        self.each(client.reseal(request), done).await
+    }
+
+    /// What a call says of one key after the other.
+    async fn each<T>(
+        &self,
+        call: impl Future<Output = Result<tonic::Response<Streaming<T>>, Status>>,
+        mut done: impl FnMut(&T),
+    ) -> Result<Vec<T>, Failure> {
+        let started = timeout(RESEAL_STEP, call).await.map_err(overdue).flatten();
         let mut keys = self.answer(started)?;
         let mut all = Vec::new();
         loop {
@@ -419,6 +428,10 @@ impl Client {
             .map(tonic::Response::into_inner)
             .map_err(|status| status::to_failure(&status, &self.socket.display().to_string()))
     }
+}
+
+fn overdue(_: tokio::time::error::Elapsed) -> Status {
+    Status::deadline_exceeded("")
 }
 
 /// Whether a failure may pass by itself, so that a caller with time left should try again.

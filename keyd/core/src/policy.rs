@@ -38,6 +38,8 @@ pub enum Operation {
     Delete,
     /// Move a key to another protection.
     Migrate,
+    /// Take keys into an escrow, or put them back from one.
+    Escrow,
     /// Use the TPM's endorsement and attestation keys: activate a credential, quote.
     Attest,
     /// Record and check which key an attestation is bound to (the plugins of a SPIRE server).
@@ -63,7 +65,8 @@ impl Operation {
             | Self::Decapsulate
             | Self::Rotate
             | Self::Delete
-            | Self::Migrate => true,
+            | Self::Migrate
+            | Self::Escrow => true,
             Self::Attest | Self::Bind | Self::Status | Self::Repair | Self::Reseal | Self::Audit => false,
         }
     }
@@ -79,6 +82,7 @@ impl Operation {
             Self::Rotate => "rotate",
             Self::Delete => "delete",
             Self::Migrate => "migrate",
+            Self::Escrow => "escrow",
             Self::Attest => "attest",
             Self::Bind => "bind",
             Self::Status => "status",

@@ -1,5 +1,6 @@
 //! `keyd.toml`: strict, resolved, and checked before anything is opened.
 
+mod escrow;
 mod grants;
 mod issuance;
 mod limits;
@@ -16,6 +17,7 @@ use keyd_unix::ConfigFile;
 use serde::Deserialize;
 
 use crate::keyring::OWN_NAMESPACE;
+pub use escrow::EscrowTable;
 use grants::AllowTable;
 pub use issuance::IssuanceTable;
 pub use limits::Limits;
@@ -45,6 +47,8 @@ pub struct Config {
     /// The audit log.
     #[serde(default)]
     audit: AuditTable,
+    /// Whom an escrow is encrypted to. Without it nothing is exported.
+    pub escrow: Option<EscrowTable>,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,

@@ -1,6 +1,7 @@
 //! The life of keys: made, used, rotated, destroyed. A change is durable before it is acknowledged.
 
 mod audit_key;
+mod escrow;
 mod guarded;
 mod migrate;
 mod orphans;
@@ -17,6 +18,7 @@ use keyd_softkey::SoftKey;
 use prost::bytes::Bytes;
 use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore, SemaphorePermit};
 
+pub use escrow::Restored;
 pub use reseal::Resealed;
 
 use crate::in_force::InForce;

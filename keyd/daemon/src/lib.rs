@@ -13,6 +13,7 @@ mod limits;
 mod metrics;
 mod pin;
 mod places;
+mod private_file;
 mod process;
 mod records;
 mod reload;

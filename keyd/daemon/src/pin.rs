@@ -2,13 +2,14 @@
 //! environment.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use keyd_core::{Failure, Reason, Sealer, Secret};
 use keyd_tpm::Tpm;
 
 use crate::config::TokenTable;
+use crate::private_file;
 
 /// Longest PIN file, in bytes.
 const PIN_FILE_LIMIT: u64 = 1024;
@@ -73,14 +74,7 @@ pub async fn seal(pin: &Secret, tpm: &Tpm, path: &Path) -> Result<(), Failure> {
 /// [`Reason::BadConfig`] naming the file; never its content.
 pub fn from_file(path: &Path) -> Result<Secret, Failure> {
     let failed = |why: String| bad(format!("PIN file {}: {why}", path.display()));
-    let found = fs::metadata(path).map_err(|e| failed(format!("cannot look at it: {e}")))?;
-    if found.mode() & 0o077 != 0 {
-        return Err(failed(format!("mode {:04o} lets others read it; chmod 0600", found.mode() & 0o777)));
-    }
-    if found.len() > PIN_FILE_LIMIT {
-        return Err(failed(format!("it has {} bytes; a PIN has at most {PIN_FILE_LIMIT}", found.len())));
-    }
-    let bytes = fs::read(path).map_err(|e| failed(format!("cannot read it: {e}")))?;
+    let bytes = private_file::read(path, PIN_FILE_LIMIT).map_err(failed)?;
     from_text(bytes).ok_or_else(|| failed("it is empty".to_owned()))
 }
 

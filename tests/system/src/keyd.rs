@@ -129,7 +129,7 @@ pub fn namespaces(tables: &[(&str, &[Protection])]) -> String {
     let names: Vec<_> = tables.iter().map(|(name, _)| name).collect();
     let mut text = format!(
         "[[allow]]\nusers = [{}]\nnamespaces = {names:?}\noperations = [\"create\", \"list\", \"show\", \"sign\", \
-         \"decapsulate\", \"rotate\", \"delete\", \"migrate\", \"attest\", \"bind\", \"status\", \
+         \"decapsulate\", \"rotate\", \"delete\", \"migrate\", \"escrow\", \"attest\", \"bind\", \"status\", \
          \"reseal\", \"audit\"]\n",
         nix::unistd::geteuid()
     );

@@ -5,6 +5,7 @@ mod audit;
 mod ca;
 mod config;
 mod doctor;
+mod escrow;
 mod key;
 mod metrics;
 mod node;
@@ -73,6 +74,8 @@ enum Command {
     /// keyd opens no network socket; node_exporter's textfile collector takes this output as a file.
     Metrics,
     AcceptStore(accept_store::AcceptStore),
+    #[command(subcommand)]
+    Escrow(escrow::Escrow),
     Reseal(reseal::Reseal),
     /// Sign PCR policies
     #[command(subcommand)]
@@ -122,6 +125,7 @@ async fn ask(command: Command, socket: &Path, output: &Output) -> Result<(), Fai
         Command::Metrics => metrics::run(&client, output).await,
         Command::Status => status::run(&client, output).await,
         Command::Reseal(reseal) => reseal.run(&client, output).await,
+        Command::Escrow(escrow) => escrow.run(&client, output).await,
         Command::Tpm(tpm) => tpm.run(output),
         Command::AcceptStore(accept) => accept.run(output).await,
         Command::Config(config) => config.run(output),

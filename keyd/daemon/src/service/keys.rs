@@ -5,7 +5,7 @@ use keyd_api::v1::{self, sign_request::Input};
 use keyd_core::{Failure, Hash, KeyId, Namespace, Operation, Reason, RsaPadding, SignInput};
 use tonic::{Request, Response, Status};
 
-use super::{Services, caller, refuse};
+use super::{Services, caller, optional, refuse};
 use crate::keyring::Key;
 
 #[tonic::async_trait]
@@ -121,11 +121,6 @@ impl KeyService for Services {
         };
         result.await.map(|()| Response::new(v1::DeleteKeyResponse {})).map_err(refuse)
     }
-}
-
-/// An empty string is "not given".
-fn optional<T: std::str::FromStr<Err = Failure>>(text: &str) -> Result<Option<T>, Failure> {
-    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
 fn input(request: &v1::SignRequest) -> Result<SignInput<'_>, Failure> {

@@ -3,6 +3,7 @@
 mod admin;
 mod audit;
 mod binding;
+mod escrow;
 mod keys;
 mod reseal;
 mod tpm;
@@ -34,6 +35,8 @@ pub struct Services {
     tpm: Option<Arc<keyd_tpm::Tpm>>,
     bindings: Arc<Bindings>,
     admin: Arc<Admin>,
+    /// One escrow at a time.
+    escrow: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Services {
@@ -46,7 +49,7 @@ impl Services {
         admin: Admin,
     ) -> Self {
         let (journal, checkpoints) = log;
-        Self { rules, keyring, journal, checkpoints, tpm, bindings: Arc::default(), admin: Arc::new(admin) }
+        Self { rules, keyring, journal, checkpoints, tpm, bindings: Arc::default(), admin: Arc::new(admin), escrow: Arc::default() }
     }
 
     /// A gRPC router with all of them.
@@ -64,6 +67,10 @@ impl Services {
             )
             .add_service(
                 v1::binding_service_server::BindingServiceServer::new(self.clone())
+                    .max_decoding_message_size(LIMIT),
+            )
+            .add_service(
+                v1::escrow_service_server::EscrowServiceServer::new(self.clone())
                     .max_decoding_message_size(LIMIT),
             )
             .add_service(
@@ -131,6 +138,11 @@ fn caller<T>(request: &Request<T>) -> Result<Caller, Failure> {
         .and_then(|info| info.peer_cred)
         .map(|cred| Caller { uid: cred.uid(), gids: [cred.gid()].into(), pid: cred.pid() })
         .ok_or_else(|| Failure::new(Reason::Denied, "the kernel does not say who is calling"))
+}
+
+/// An empty string is "not given".
+fn optional<T: std::str::FromStr<Err = Failure>>(text: &str) -> Result<Option<T>, Failure> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
 fn refuse(failure: Failure) -> Status {

@@ -13,6 +13,7 @@ mod audit;
 mod crash;
 mod disk;
 mod doctor;
+mod escrow;
 mod examples;
 mod fairness;
 mod faults;

@@ -23,10 +23,10 @@ const START: Duration = Duration::from_secs(20);
 /// Exit codes of keyd, as its help lists them.
 pub const FAILED: i32 = 1;
 pub const USAGE: i32 = 2;
-const DENIED: i32 = 3;
+pub const DENIED: i32 = 3;
 const NO_SUCH_KEY: i32 = 4;
 pub const UNREACHABLE: i32 = 5;
-const EXISTS: i32 = 6;
+pub const EXISTS: i32 = 6;
 
 /// What keyd said when it refused, with `--json`.
 #[derive(Debug)]

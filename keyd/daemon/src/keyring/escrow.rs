@@ -1,0 +1,160 @@
+//! Keys that leave in an escrow and come back from one. What was made in the token does neither.
+
+use std::sync::Arc;
+
+use keyd_core::{Failure, KeyId, Namespace, Protection, Reason};
+use keyd_escrow::EscrowedKey;
+
+use super::{Key, Keyring, may_fall_back, undisturbed};
+use crate::store::KeyRecord;
+
+/// What became of a key of an escrow.
+pub enum Restored {
+    /// It is there again, under this protection.
+    Done(Protection),
+    /// It was there, and opens.
+    Current(Protection),
+    /// It is to be restored; nothing was changed.
+    Due,
+}
+
+impl Keyring {
+    /// The keys of these namespaces, with their secrets, and those that have none to give. Keys that were not used yet are
+    /// opened, and not kept open.
+    ///
+    /// # Errors
+    /// Those of [`Keyring::check_records`] and of opening a key, which is named: an escrow without it would be missed too late.
+    pub async fn escrow(&self, namespaces: &[Namespace]) -> Result<(Vec<EscrowedKey>, Vec<KeyId>), Failure> {
+        self.check_records().await?;
+        let (mut keys, mut left_out) = (Vec::new(), Vec::new());
+        for key in namespaces.iter().flat_map(|namespace| self.list(namespace)) {
+            let record = &key.record;
+            if record.protection == Protection::Hsm {
+                left_out.push(record.id.clone());
+                continue;
+            }
+            let entry = |soft| EscrowedKey::new(record.id.clone(), record.version, record.created_at, soft);
+            keys.push(match key.soft.get() {
+                Some(soft) => entry(soft),
+                None => {
+                    let opened = self.shared.places.open(record).await;
+                    entry(&opened.map_err(|f| Failure::new(f.reason, format!("key {}: {f}", record.id)))?)
+                }
+            });
+        }
+        Ok((keys, left_out))
+    }
+
+    /// Puts a key of an escrow back: under the first protection that its namespace accepts and that works. One that is there
+    /// and opens is left alone; one that is there and does not open here any more is sealed anew.
+    ///
+    /// It goes on if the caller leaves.
+    ///
+    /// # Errors
+    /// [`Reason::KeyExists`] where another key has that name; [`Reason::UnknownNamespace`],
+    /// [`Reason::ProtectionUnavailable`], [`Reason::LimitExceeded`], and the devices' own.
+    pub async fn restore(&self, key: EscrowedKey, dry_run: bool) -> Result<Restored, Failure> {
+        let keyring = self.clone();
+        undisturbed(async move {
+            let _lock = keyring.lock(key.id()).await;
+            keyring.check_records().await?;
+            let known = keyring.find(key.id()).ok();
+            let place = match &known {
+                Some(known) if known.record.public_key != *key.public_key() => {
+                    return Err(other_key(&known.record, &key));
+                }
+                Some(known) if keyring.opens(&known.record).await? => {
+                    return Ok(Restored::Current(known.record.protection));
+                }
+                Some(_) => None,
+                None => Some(keyring.take_place(key.id())?),
+            };
+            let candidates = keyring.candidates(key.id(), None)?;
+            if dry_run {
+                return Ok(Restored::Due);
+            }
+            let sealed = keyring.seal_again(&key, &candidates).await?;
+            if let Some(place) = place {
+                // It is the key's now, until the key is deleted.
+                place.forget();
+            }
+            Ok(Restored::Done(sealed.record.protection))
+        })
+        .await
+    }
+
+    /// Whether a key is there for good: what it lies under opens. Not so what was sealed by another TPM or token.
+    async fn opens(&self, record: &KeyRecord) -> Result<bool, Failure> {
+        if record.protection == Protection::Hsm {
+            return Ok(true);
+        }
+        match self.shared.places.open(record).await {
+            Ok(_) => Ok(true),
+            Err(failure) if is_lost(failure.reason) => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn seal_again(&self, key: &EscrowedKey, candidates: &[Protection]) -> Result<Arc<Key>, Failure> {
+        let (id, version) = (key.id(), key.version());
+        let mut refusal = None;
+        for protection in candidates.iter().filter(|protection| **protection != Protection::Hsm) {
+            let record = KeyRecord {
+                id: id.clone(),
+                algorithm: key.public_key().algorithm(),
+                protection: *protection,
+                version,
+                created_at: key.created_at(),
+                public_key: key.public_key().clone(),
+                material: Vec::new(),
+            };
+            match self.shared.places.seal_again(&record, *protection, key.secret()).await {
+                Ok((record, soft)) => {
+                    self.shared.records.put(&record).await?;
+                    tracing::warn!(key = %id, version, %protection, "key restored from an escrow");
+                    return Ok(self.show(Key::new(record, Some(soft))));
+                }
+                Err(failure) if may_fall_back(failure.reason) => {
+                    tracing::warn!(key = %id, %protection, %failure, "protection not available");
+                    refusal = Some(failure);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| {
+            Failure::new(
+                Reason::ProtectionUnavailable,
+                format!(
+                    "namespace {} accepts hsm alone, and no key is put into a token: make a new one with `keyd key create \
+                     {id}`, or accept hsm-wrapped there",
+                    id.namespace
+                ),
+            )
+        }))
+    }
+}
+
+/// Whether what was sealed is lost to this node as it is now, and not only away for a while.
+fn is_lost(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::UnsealFailed
+            | Reason::TpmReplaced
+            | Reason::PcrChanged
+            | Reason::PolicyOutdated
+            | Reason::ProtectionUnavailable
+    )
+}
+
+fn other_key(here: &KeyRecord, there: &EscrowedKey) -> Failure {
+    let id = &here.id;
+    Failure::new(
+        Reason::KeyExists,
+        format!(
+            "another key has the name {id} here (version {}; in the escrow it is version {}): it was replaced since, or the \
+             escrow is of another node. If the one in the escrow is wanted, `keyd key delete {id}` first",
+            here.version,
+            there.version()
+        ),
+    )
+}

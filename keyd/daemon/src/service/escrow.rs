@@ -1,0 +1,219 @@
+//! `keyd.v1.EscrowService`.
+
+use std::time::Duration;
+
+use keyd_api::v1;
+use keyd_api::v1::escrow_service_server::EscrowService;
+use keyd_api::v1::export_escrow_response::Part as Out;
+use keyd_api::v1::restore_escrow_request::Part as In;
+use keyd_core::{Failure, KeyId, Namespace, Operation, Reason, Secret};
+use keyd_escrow::{EscrowFile, EscrowedKey, FILE_LIMIT, Recipient, seal};
+use prost::bytes::Bytes;
+use tokio::sync::MutexGuard;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Services, optional, refuse};
+use crate::keyring::{Keyring, Restored, now};
+
+/// Length of a part of the file in one message, in bytes.
+const CHUNK: usize = 256 * 1024;
+/// How long the next part of a file may take.
+const PART: Duration = Duration::from_secs(30);
+
+#[tonic::async_trait]
+impl EscrowService for Services {
+    type ExportStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::ExportEscrowResponse, Status>>>;
+
+    async fn export(
+        &self,
+        request: Request<v1::ExportEscrowRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        let parts = async {
+            let wanted: Option<Namespace> = optional(&request.get_ref().namespace)?;
+            let namespaces = match &wanted {
+                Some(namespace) => vec![namespace.clone()],
+                None => self.rules.now().config.namespaces.iter().map(|n| n.name.clone()).collect(),
+            };
+            self.permit_node(&request, Operation::Escrow)?;
+            for namespace in &namespaces {
+                self.permit(&request, Operation::Escrow, namespace)?;
+            }
+            let recipient = self.recipient().await?;
+            let _one = self.one_escrow()?;
+            let (keys, made_in_token) = self.keyring.escrow(&namespaces).await?;
+            let left = |id: &KeyId, why: &str| v1::LeftOut { key: id.to_string(), why: why.to_owned() };
+            let mut left_out: Vec<_> = made_in_token
+                .iter()
+                .map(|id| {
+                    left(id, "it was made in the token and cannot leave it: a new token needs a new key")
+                })
+                .collect();
+            if wanted.is_none() {
+                let ours = |id: &KeyId| namespaces.contains(&id.namespace);
+                let strange = self.keyring.all();
+                let strange = strange.iter().map(|key| &key.record.id).filter(|id| !ours(id));
+                left_out.extend(strange.map(|id| left(id, "its namespace is not in keyd.toml")));
+            }
+            let (node, count) = (node_name()?, keys.len());
+            let summary = v1::ExportedEscrow {
+                keys: u32::try_from(count).unwrap_or(u32::MAX),
+                left_out,
+                recipient: recipient.fingerprint().to_vec().into(),
+                node: node.clone(),
+            };
+            let file = off_worker(move || Ok(seal(&recipient, &node, now(), &keys)?)).await?;
+            tracing::warn!(keys = count, recipient = hex::encode(&summary.recipient), "escrow exported");
+            Ok(parts(summary, file.into()))
+        };
+        parts.await.map(|parts| Response::new(tokio_stream::iter(parts))).map_err(refuse)
+    }
+
+    type RestoreStream = ReceiverStream<Result<v1::RestoredKey, Status>>;
+
+    async fn restore(
+        &self,
+        request: Request<Streaming<v1::RestoreEscrowRequest>>,
+    ) -> Result<Response<Self::RestoreStream>, Status> {
+        let (metadata, extensions, mut sent) = request.into_parts();
+        let caller = Request::from_parts(metadata, extensions, ());
+        let keys = async {
+            self.permit_node(&caller, Operation::Escrow)?;
+            let _one = self.one_escrow()?;
+            let (terms, file) = receive(&mut sent).await?;
+            let unlocked = Secret::new(terms.unlocked.into());
+            let node = if terms.node.is_empty() { node_name()? } else { terms.node };
+            let keys = off_worker(move || open(&file, &unlocked, &node)).await?;
+            for key in &keys {
+                self.permit(&caller, Operation::Escrow, &key.id().namespace)?;
+            }
+            tracing::warn!(keys = keys.len(), dry_run = terms.dry_run, "escrow opened");
+            Ok((keys, terms.dry_run))
+        };
+        let (keys, dry_run) = keys.await.map_err(refuse)?;
+        Ok(Response::new(restore_all(self.keyring.clone(), keys, dry_run)))
+    }
+}
+
+impl Services {
+    async fn recipient(&self) -> Result<Recipient, Failure> {
+        let table = self.rules.now().config.escrow.clone().ok_or_else(|| {
+            Failure::new(
+                Reason::BadConfig,
+                "escrow is off: keyd.toml has no [escrow] with a recipient, the operator's public key. `keyd escrow \
+                 new-recipient` makes a key pair, away from the nodes",
+            )
+        })?;
+        off_worker(move || table.recipient()).await
+    }
+
+    /// One export or restore at a time: each holds the secrets of all keys.
+    fn one_escrow(&self) -> Result<MutexGuard<'_, ()>, Failure> {
+        self.escrow.try_lock().map_err(|_| {
+            Failure::new(
+                Reason::LimitExceeded,
+                "another escrow is exported or restored now; try again after it",
+            )
+        })
+    }
+}
+
+/// The summary, and then the file.
+fn parts(summary: v1::ExportedEscrow, mut file: Bytes) -> Vec<Result<v1::ExportEscrowResponse, Status>> {
+    let mut parts = vec![Out::Summary(summary)];
+    while !file.is_empty() {
+        parts.push(Out::Chunk(file.split_to(file.len().min(CHUNK))));
+    }
+    parts.into_iter().map(|part| Ok(v1::ExportEscrowResponse { part: Some(part) })).collect()
+}
+
+/// What the caller sends: his terms, and then the file.
+async fn receive(
+    sent: &mut Streaming<v1::RestoreEscrowRequest>,
+) -> Result<(v1::RestoreEscrowTerms, Vec<u8>), Failure> {
+    let refused = |reason, why: &str| Failure::new(reason, format!("the escrow did not arrive whole: {why}"));
+    let (mut terms, mut file) = (None, Vec::new());
+    loop {
+        let next = timeout(PART, sent.message()).await;
+        let next = next.map_err(|_| refused(Reason::DeadlineExceeded, "its next part is late"))?;
+        match next.map_err(|e| refused(Reason::BadRequest, e.message()))?.map(|message| message.part) {
+            Some(Some(In::Terms(first))) if terms.is_none() => terms = Some(first),
+            Some(Some(In::Chunk(chunk))) if terms.is_some() => {
+                if file.len() + chunk.len() > FILE_LIMIT {
+                    return Err(keyd_escrow::Error::TooLong { limit: FILE_LIMIT }.into());
+                }
+                file.extend_from_slice(&chunk);
+            }
+            Some(_) => return Err(refused(Reason::BadRequest, "its parts are out of order")),
+            None => {
+                let terms = terms.ok_or_else(|| refused(Reason::BadRequest, "nothing was sent"))?;
+                return Ok((terms, file));
+            }
+        }
+    }
+}
+
+/// Opens an escrow of this node. The name only keeps mistakes out: whoever restores can give another.
+fn open(file: &[u8], unlocked: &Secret, node: &str) -> Result<Vec<EscrowedKey>, Failure> {
+    let file = EscrowFile::parse(file)?;
+    let of = &file.header().node;
+    if of != node {
+        return Err(Failure::new(
+            Reason::BadRequest,
+            format!(
+                "the escrow is of node {of}, and this is {node}: no key may live on two nodes. If this node takes the place of \
+                 {of}, add --node {of}"
+            ),
+        ));
+    }
+    Ok(file.open(unlocked)?)
+}
+
+/// One key after the other, until all are done or the caller has left.
+fn restore_all(
+    keyring: Keyring,
+    keys: Vec<EscrowedKey>,
+    dry_run: bool,
+) -> ReceiverStream<Result<v1::RestoredKey, Status>> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        let of = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        for (key, number) in keys.into_iter().zip(1..) {
+            let id = key.id().to_string();
+            let (outcome, protection, failure) = match keyring.restore(key, dry_run).await {
+                Ok(Restored::Done(protection)) => ("restored", Some(protection), None),
+                Ok(Restored::Current(protection)) => ("current", Some(protection), None),
+                Ok(Restored::Due) => ("due", None, None),
+                Err(failure) => ("failed", None, Some(failure)),
+            };
+            let told = v1::RestoredKey {
+                key: id,
+                outcome: outcome.to_owned(),
+                protection: protection.map(|p| p.to_string()).unwrap_or_default(),
+                reason: failure.as_ref().map(|f| f.reason.name().to_owned()).unwrap_or_default(),
+                message: failure.map(|f| f.message).unwrap_or_default(),
+                number,
+                of,
+            };
+            if sender.send(Ok(told)).await.is_err() {
+                return;
+            }
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+fn node_name() -> Result<String, Failure> {
+    let failed = |why: String| Failure::new(Reason::Internal, format!("the host name cannot be had: {why}"));
+    let name = nix::unistd::gethostname().map_err(|e| failed(e.to_string()))?;
+    name.into_string().map_err(|_| failed("it is no text".to_owned()))
+}
+
+async fn off_worker<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("an escrow broke off: {e}"))))
+}
