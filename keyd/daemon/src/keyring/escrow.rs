@@ -58,6 +58,7 @@ impl Keyring {
         undisturbed(async move {
             let _lock = keyring.lock(key.id()).await;
             keyring.check_records().await?;
+            keyring.check_profile(key.id(), key.public_key().algorithm())?;
             let known = keyring.find(key.id()).ok();
             let place = match &known {
                 Some(known) if known.record.public_key != *key.public_key() => {
