@@ -67,6 +67,19 @@ pub enum Event {
     KeyDeleted(KeyFacts),
     /// A key's secret was moved to another protection.
     KeyMigrated(KeyFacts),
+    /// A key was put back from an escrow.
+    KeyRestored(KeyFacts),
+    /// The secrets of keys left in an escrow, encrypted to the operator.
+    EscrowExported {
+        /// How many.
+        keys: u32,
+        /// Of this namespace, or of all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<Namespace>,
+        /// SHA-256 of the operator's SubjectPublicKeyInfo.
+        #[serde(with = "hex::serde")]
+        recipient: [u8; 32],
+    },
     /// A key's secret was sealed anew, to what the TPM boots now or is to boot.
     KeyResealed(KeyFacts),
     /// A protection could not be had, and the next one of the namespace's list was tried.
@@ -177,6 +190,8 @@ impl Event {
             Self::KeyRotated(_) => "key-rotated",
             Self::KeyDeleted(_) => "key-deleted",
             Self::KeyMigrated(_) => "key-migrated",
+            Self::KeyRestored(_) => "key-restored",
+            Self::EscrowExported { .. } => "escrow-exported",
             Self::KeyResealed(_) => "key-resealed",
             Self::Fallback { .. } => "fallback",
             Self::SealFailed { .. } => "seal-failed",
@@ -208,6 +223,7 @@ impl Event {
             | Self::KeyRotated(facts)
             | Self::KeyDeleted(facts)
             | Self::KeyMigrated(facts)
+            | Self::KeyRestored(facts)
             | Self::KeyResealed(facts) => Some(&facts.key),
             Self::Fallback { key, .. }
             | Self::SealFailed { key, .. }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use keyd_audit::{Draft, Event, Origin};
 use keyd_core::{Failure, KeyId, Namespace, Protection, Reason};
 use keyd_escrow::EscrowedKey;
 
-use super::{Key, Keyring, may_fall_back, undisturbed};
+use super::{Key, Keyring, facts, may_fall_back, undisturbed};
 use crate::store::KeyRecord;
 
 /// What became of a key of an escrow.
@@ -53,12 +54,18 @@ impl Keyring {
     /// # Errors
     /// [`Reason::KeyExists`] where another key has that name; [`Reason::UnknownNamespace`],
     /// [`Reason::ProtectionUnavailable`], [`Reason::LimitExceeded`], and the devices' own.
-    pub async fn restore(&self, key: EscrowedKey, dry_run: bool) -> Result<Restored, Failure> {
+    pub async fn restore(
+        &self,
+        origin: Origin,
+        key: EscrowedKey,
+        dry_run: bool,
+    ) -> Result<Restored, Failure> {
         let keyring = self.clone();
         undisturbed(async move {
             let _lock = keyring.lock(key.id()).await;
             keyring.check_records().await?;
             keyring.check_profile(key.id(), key.public_key().algorithm())?;
+            keyring.check_guard(key.id(), key.public_key().algorithm())?;
             let known = keyring.find(key.id()).ok();
             let place = match &known {
                 Some(known) if known.record.public_key != *key.public_key() => {
@@ -74,7 +81,7 @@ impl Keyring {
             if dry_run {
                 return Ok(Restored::Due);
             }
-            let sealed = keyring.seal_again(&key, &candidates).await?;
+            let sealed = keyring.seal_again(origin, &key, &candidates).await?;
             if let Some(place) = place {
                 // It is the key's now, until the key is deleted.
                 place.forget();
@@ -96,7 +103,12 @@ impl Keyring {
         }
     }
 
-    async fn seal_again(&self, key: &EscrowedKey, candidates: &[Protection]) -> Result<Arc<Key>, Failure> {
+    async fn seal_again(
+        &self,
+        origin: Origin,
+        key: &EscrowedKey,
+        candidates: &[Protection],
+    ) -> Result<Arc<Key>, Failure> {
         let (id, version) = (key.id(), key.version());
         let mut refusal = None;
         for protection in candidates.iter().filter(|protection| **protection != Protection::Hsm) {
@@ -111,12 +123,18 @@ impl Keyring {
             };
             match self.shared.places.seal_again(&record, *protection, key.secret()).await {
                 Ok((record, soft)) => {
-                    self.shared.records.put(&record).await?;
+                    self.put_recorded(origin, Event::KeyRestored(facts(&record)), &record).await?;
                     tracing::warn!(key = %id, version, %protection, "key restored from an escrow");
                     return Ok(self.show(Key::new(record, Some(soft))));
                 }
                 Err(failure) if may_fall_back(failure.reason) => {
                     tracing::warn!(key = %id, %protection, %failure, "protection not available");
+                    let event = Event::Fallback {
+                        key: id.clone(),
+                        algorithm: record.algorithm,
+                        protection: *protection,
+                    };
+                    self.shared.journal.owe(Draft::failed(origin, event, failure.reason)).await;
                     refusal = Some(failure);
                 }
                 Err(failure) => return Err(failure),

@@ -6,6 +6,7 @@ use keyd_api::v1;
 use keyd_api::v1::escrow_service_server::EscrowService;
 use keyd_api::v1::export_escrow_response::Part as Out;
 use keyd_api::v1::restore_escrow_request::Part as In;
+use keyd_audit::{Draft, Event, Origin};
 use keyd_core::{Failure, KeyId, Namespace, Operation, Reason, Secret};
 use keyd_escrow::{EscrowFile, EscrowedKey, FILE_LIMIT, Recipient, seal};
 use prost::bytes::Bytes;
@@ -15,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Services, optional, refuse};
-use crate::keyring::{Keyring, Restored, now};
+use crate::keyring::{Keyring, OWN_NAMESPACE, Restored, now};
 
 /// Length of a part of the file in one message, in bytes.
 const CHUNK: usize = 256 * 1024;
@@ -36,9 +37,9 @@ impl EscrowService for Services {
                 Some(namespace) => vec![namespace.clone()],
                 None => self.rules.now().config.namespaces.iter().map(|n| n.name.clone()).collect(),
             };
-            self.permit_node(&request, Operation::Escrow)?;
+            let origin = self.permit_node(&request, Operation::Escrow).await?;
             for namespace in &namespaces {
-                self.permit(&request, Operation::Escrow, namespace)?;
+                self.permit(&request, Operation::Escrow, namespace).await?;
             }
             let recipient = self.recipient().await?;
             let _one = self.one_escrow()?;
@@ -54,16 +55,21 @@ impl EscrowService for Services {
                 let ours = |id: &KeyId| namespaces.contains(&id.namespace);
                 let strange = self.keyring.all();
                 let strange = strange.iter().map(|key| &key.record.id).filter(|id| !ours(id));
-                left_out.extend(strange.map(|id| left(id, "its namespace is not in keyd.toml")));
+                left_out.extend(strange.map(|id| match id.namespace.as_str() {
+                    OWN_NAMESPACE => left(id, "it is keyd's own, which each keyd makes for itself"),
+                    _ => left(id, "its namespace is not in keyd.toml"),
+                }));
             }
-            let (node, count) = (node_name()?, keys.len());
+            let (node, count, of) = (node_name()?, keys.len(), recipient.fingerprint());
             let summary = v1::ExportedEscrow {
                 keys: u32::try_from(count).unwrap_or(u32::MAX),
                 left_out,
-                recipient: recipient.fingerprint().to_vec().into(),
+                recipient: of.to_vec().into(),
                 node: node.clone(),
             };
             let file = off_worker(move || Ok(seal(&recipient, &node, now(), &keys)?)).await?;
+            let event = Event::EscrowExported { keys: summary.keys, namespace: wanted, recipient: of };
+            self.journal.append(vec![Draft::done(origin, event)]).await?;
             tracing::warn!(keys = count, recipient = hex::encode(&summary.recipient), "escrow exported");
             Ok(parts(summary, file.into()))
         };
@@ -79,20 +85,20 @@ impl EscrowService for Services {
         let (metadata, extensions, mut sent) = request.into_parts();
         let caller = Request::from_parts(metadata, extensions, ());
         let keys = async {
-            self.permit_node(&caller, Operation::Escrow)?;
+            let origin = self.permit_node(&caller, Operation::Escrow).await?;
             let _one = self.one_escrow()?;
             let (terms, file) = receive(&mut sent).await?;
             let unlocked = Secret::new(terms.unlocked.into());
             let node = if terms.node.is_empty() { node_name()? } else { terms.node };
             let keys = off_worker(move || open(&file, &unlocked, &node)).await?;
             for key in &keys {
-                self.permit(&caller, Operation::Escrow, &key.id().namespace)?;
+                self.permit(&caller, Operation::Escrow, &key.id().namespace).await?;
             }
             tracing::warn!(keys = keys.len(), dry_run = terms.dry_run, "escrow opened");
-            Ok((keys, terms.dry_run))
+            Ok((origin, keys, terms.dry_run))
         };
-        let (keys, dry_run) = keys.await.map_err(refuse)?;
-        Ok(Response::new(restore_all(self.keyring.clone(), keys, dry_run)))
+        let (origin, keys, dry_run) = keys.await.map_err(refuse)?;
+        Ok(Response::new(restore_all(self.keyring.clone(), origin, keys, dry_run)))
     }
 }
 
@@ -173,6 +179,7 @@ fn open(file: &[u8], unlocked: &Secret, node: &str) -> Result<Vec<EscrowedKey>, 
 /// One key after the other, until all are done or the caller has left.
 fn restore_all(
     keyring: Keyring,
+    origin: Origin,
     keys: Vec<EscrowedKey>,
     dry_run: bool,
 ) -> ReceiverStream<Result<v1::RestoredKey, Status>> {
@@ -181,7 +188,7 @@ fn restore_all(
         let of = u32::try_from(keys.len()).unwrap_or(u32::MAX);
         for (key, number) in keys.into_iter().zip(1..) {
             let id = key.id().to_string();
-            let (outcome, protection, failure) = match keyring.restore(key, dry_run).await {
+            let (outcome, protection, failure) = match keyring.restore(origin, key, dry_run).await {
                 Ok(Restored::Done(protection)) => ("restored", Some(protection), None),
                 Ok(Restored::Current(protection)) => ("current", Some(protection), None),
                 Ok(Restored::Due) => ("due", None, None),

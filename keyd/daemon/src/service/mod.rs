@@ -49,7 +49,16 @@ impl Services {
         admin: Admin,
     ) -> Self {
         let (journal, checkpoints) = log;
-        Self { rules, keyring, journal, checkpoints, tpm, bindings: Arc::default(), admin: Arc::new(admin), escrow: Arc::default() }
+        Self {
+            rules,
+            keyring,
+            journal,
+            checkpoints,
+            tpm,
+            bindings: Arc::default(),
+            admin: Arc::new(admin),
+            escrow: Arc::default(),
+        }
     }
 
     /// A gRPC router with all of them.
