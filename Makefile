@@ -11,7 +11,7 @@ demo:
 
 # Every test, against the real parts.
 test:
-	@tests/peers/install.sh 'cargo test --locked --workspace --no-run'
+	@tests/peers/install.sh '$(build) && cargo test --locked --workspace --no-run'
 	@scripts/test.sh
 
 # keyd killed N times under load, where `make test` kills it some 200 times. SEED repeats the choices of an earlier run.
