@@ -24,7 +24,9 @@ async fn start(dir: &Path, tcti: &str, more: &str) -> Keyd {
 }
 
 fn config(tcti: &str, more: &str) -> String {
-    format!("[tpm]\ntcti = {tcti:?}\n{more}") + &namespaces(&[("sealed", &[Protection::TpmSealed])])
+    // The audit key is kept out of the count.
+    format!("[audit]\nprotections = [\"software\"]\n[tpm]\ntcti = {tcti:?}\n{more}")
+        + &namespaces(&[("sealed", &[Protection::TpmSealed])])
 }
 
 fn to_pcr() -> String {
