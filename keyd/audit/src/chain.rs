@@ -12,6 +12,8 @@ pub const LINE_LIMIT: usize = 16 * 1024;
 
 /// What a hash begins with, so that it is no hash of anything else.
 const DOMAIN: &[u8] = b"keyd audit record v1\0";
+/// How much of a bad line an error repeats, in characters.
+const SHOWN: usize = 200;
 /// Hexadecimal digits of a hash.
 const HASH_DIGITS: usize = 96;
 
@@ -70,13 +72,18 @@ pub(crate) fn read(line: &[u8]) -> Result<(Hash, &[u8], Record), String> {
     let body = rest.strip_prefix(b" ").ok_or("there is no space after its hash")?;
     let mut hash = [0; 48];
     hex::decode_to_slice(digits, &mut hash).map_err(|_| "it does not begin with a hash")?;
-    let record: Record =
-        serde_json::from_slice(body).map_err(|e| format!("it is no record that this keyd knows: {e}"))?;
+    let record: Record = serde_json::from_slice(body)
+        .map_err(|e| format!("it is no record that this keyd knows: {}", short(&e)))?;
     let again = serde_json::to_vec(&record).map_err(|e| e.to_string())?;
     if again != body || digits.iter().any(u8::is_ascii_uppercase) {
         return Err("it is not written as keyd writes it".to_owned());
     }
     Ok((hash, body, record))
+}
+
+/// What JSON was expected, cut short where it repeats what was read.
+fn short(error: &serde_json::Error) -> String {
+    error.to_string().chars().take(SHOWN).collect()
 }
 
 /// SHA-384 over parts.

@@ -121,6 +121,15 @@ fn every_kind_of_record_is_read_as_it_was_written() {
     }
 }
 
+#[test]
+fn a_huge_line_is_refused_in_few_words() {
+    let hash = "0".repeat(96);
+    let name = "x".repeat(10_000);
+    let line = format!("{hash} {{\"seq\":1,\"time\":1,\"event\":\"{name}\",\"result\":\"ok\"}}").into_bytes();
+    let broken = verify(&[line], None).unwrap_err().to_string();
+    assert!(broken.contains("no record that this keyd knows") && broken.len() < 400, "{}", broken.len());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
