@@ -25,13 +25,14 @@ build() {
 
 fuzz() {
     local target=$1
-    mkdir -p "$out/corpus/$target" "$out/artifacts/$target"
-    "$out/$triple/release/$target" "${limits[@]}" -artifact_prefix="$out/artifacts/$target/" \
+    mkdir -p "$out/corpus/$target" "$out/artifacts/$target" "$out/tmp/$target"
+    TMPDIR="$out/tmp/$target" "$out/$triple/release/$target" "${limits[@]}" -artifact_prefix="$out/artifacts/$target/" \
         "$out/corpus/$target" "fuzz/corpus/$target"
 }
 
 fuzz_all() {
     local target pids=() pid failed=0
+    rm -rf "$out/tmp"
     for target in "${targets[@]}"; do
         while [ "$(jobs -pr | wc -l)" -ge "$(nproc)" ]; do sleep 0.2; done
         quietly "fuzz $target" fuzz "$target" &
