@@ -1,10 +1,10 @@
 //! The Unix socket that SPIRE connects to, in a private directory of its own.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::unistd::geteuid;
 use tempfile::TempDir;
@@ -16,6 +16,9 @@ const PREFIX: &str = "keyd-plugin-";
 
 /// The socket's name in it.
 const NAME: &str = "s";
+
+/// How old a socket is at least that may be swept: one just made refuses until its plugin listens.
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// How long an old socket may take to answer.
 const ANSWER: Duration = Duration::from_millis(200);
@@ -44,12 +47,12 @@ impl Socket {
 
 /// Removes the sockets of plugins that were killed: those of this user where nobody listens any more. What cannot be
 /// examined or removed stays.
-pub(crate) async fn sweep(parent: &Path) {
+pub(crate) async fn sweep(parent: &Path, now: SystemTime) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.take(SWEEP_LIMIT).flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
             let dir = entry.path();
-            if is_dead(&dir).await && fs::remove_file(dir.join(NAME)).is_ok() {
+            if is_dead(&dir, now).await && fs::remove_file(dir.join(NAME)).is_ok() {
                 let _ = fs::remove_dir(&dir);
             }
         }
@@ -58,11 +61,15 @@ pub(crate) async fn sweep(parent: &Path) {
 
 /// Whether this is a real directory of ours whose socket refuses. Asking the socket, unlike asking for a process id,
 /// also gives the right answer across containers that share the directory.
-async fn is_dead(dir: &Path) -> bool {
+async fn is_dead(dir: &Path, now: SystemTime) -> bool {
     let socket = dir.join(NAME);
     let ours = |path: &Path| fs::symlink_metadata(path).ok().filter(|m| m.uid() == geteuid().as_raw());
-    let is_socket =
-        ours(dir).is_some_and(|m| m.is_dir()) && ours(&socket).is_some_and(|m| m.file_type().is_socket());
+    let settled = |m: &Metadata| {
+        let age = m.modified().ok().and_then(|made| now.duration_since(made).ok());
+        age.is_some_and(|age| age >= SETTLED)
+    };
+    let is_socket = ours(dir).is_some_and(|m| m.is_dir())
+        && ours(&socket).is_some_and(|m| m.file_type().is_socket() && settled(&m));
     is_socket
         && matches!(
             timeout(ANSWER, UnixStream::connect(&socket)).await,
@@ -98,7 +105,9 @@ mod tests {
         let starting = parent.path().join("keyd-plugin-starting");
         fs::create_dir(&starting).unwrap();
 
-        sweep(parent.path()).await;
+        sweep(parent.path(), SystemTime::now()).await;
+        assert!(dead.exists(), "its plugin may be between bind and listen");
+        sweep(parent.path(), SystemTime::now() + SETTLED).await;
         assert!(!dead.exists());
         assert!(live.path.exists());
         assert!(foreign.exists());
