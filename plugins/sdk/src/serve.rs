@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -110,7 +110,7 @@ async fn serve(services: Services, parent: &Path) -> Result<(), Error> {
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         drop(signal(kind).map_err(Error::Signal)?);
     }
-    socket::sweep(parent, SystemTime::now()).await;
+    socket::sweep(parent).await;
     let Socket { listener, path, dir } =
         Socket::listen(parent).map_err(|source| Error::Socket { parent: parent.to_path_buf(), source })?;
 

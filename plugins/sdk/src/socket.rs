@@ -1,10 +1,10 @@
 //! The Unix socket that SPIRE connects to, in a private directory of its own.
 
-use std::fs::{self, Metadata, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use nix::unistd::geteuid;
 use tempfile::TempDir;
@@ -14,11 +14,11 @@ use tokio::time::timeout;
 /// How every directory of a plugin's socket begins.
 const PREFIX: &str = "keyd-plugin-";
 
-/// The socket's name in it.
+/// The socket's name in it, once it listens.
 const NAME: &str = "s";
 
-/// How old a socket is at least that may be swept: one just made refuses until its plugin listens.
-const SETTLED: Duration = Duration::from_secs(60);
+/// Its name before: between bind and listen a socket refuses, as a dead one does.
+const STARTING: &str = "starting";
 
 /// How long an old socket may take to answer.
 const ANSWER: Duration = Duration::from_millis(200);
@@ -40,19 +40,21 @@ impl Socket {
             .prefix(PREFIX)
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(parent)?;
-        let path = dir.path().join(NAME);
-        Ok(Self { listener: UnixListener::bind(&path)?, path, dir })
+        let (starting, path) = (dir.path().join(STARTING), dir.path().join(NAME));
+        let listener = UnixListener::bind(&starting)?;
+        fs::rename(starting, &path)?;
+        Ok(Self { listener, path, dir })
     }
 }
 
 /// Removes the sockets of plugins that were killed: those of this user where nobody listens any more. What cannot be
 /// examined or removed stays.
-pub(crate) async fn sweep(parent: &Path, now: SystemTime) {
+pub(crate) async fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.take(SWEEP_LIMIT).flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
             let dir = entry.path();
-            if is_dead(&dir, now).await && fs::remove_file(dir.join(NAME)).is_ok() {
+            if is_dead(&dir).await && fs::remove_file(dir.join(NAME)).is_ok() {
                 let _ = fs::remove_dir(&dir);
             }
         }
@@ -61,15 +63,11 @@ pub(crate) async fn sweep(parent: &Path, now: SystemTime) {
 
 /// Whether this is a real directory of ours whose socket refuses. Asking the socket, unlike asking for a process id,
 /// also gives the right answer across containers that share the directory.
-async fn is_dead(dir: &Path, now: SystemTime) -> bool {
+async fn is_dead(dir: &Path) -> bool {
     let socket = dir.join(NAME);
     let ours = |path: &Path| fs::symlink_metadata(path).ok().filter(|m| m.uid() == geteuid().as_raw());
-    let settled = |m: &Metadata| {
-        let age = m.modified().ok().and_then(|made| now.duration_since(made).ok());
-        age.is_some_and(|age| age >= SETTLED)
-    };
-    let is_socket = ours(dir).is_some_and(|m| m.is_dir())
-        && ours(&socket).is_some_and(|m| m.file_type().is_socket() && settled(&m));
+    let is_socket =
+        ours(dir).is_some_and(|m| m.is_dir()) && ours(&socket).is_some_and(|m| m.file_type().is_socket());
     is_socket
         && matches!(
             timeout(ANSWER, UnixStream::connect(&socket)).await,
@@ -104,13 +102,12 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(foreign.join(NAME)).unwrap());
         let starting = parent.path().join("keyd-plugin-starting");
         fs::create_dir(&starting).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(starting.join(STARTING)).unwrap());
 
-        sweep(parent.path(), SystemTime::now()).await;
-        assert!(dead.exists(), "its plugin may be between bind and listen");
-        sweep(parent.path(), SystemTime::now() + SETTLED).await;
+        sweep(parent.path()).await;
         assert!(!dead.exists());
         assert!(live.path.exists());
         assert!(foreign.exists());
-        assert!(starting.exists(), "a plugin may be between mkdir and bind");
+        assert!(starting.exists(), "its plugin may be between bind and listen");
     }
 }
