@@ -7,9 +7,10 @@ use keyd_core::{Algorithm, BoxFuture, Failure, PublicKey, Reason};
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::sign::{Signer, SigningKey};
 use rustls::{OtherError, SignatureAlgorithm, SignatureScheme};
+use tokio::runtime::Handle;
 use tokio::time::timeout_at;
 
-use crate::handshake::Running;
+use crate::handshake::deadline;
 
 /// Whoever holds a private key: keyd, or an agent that signs by handle.
 pub trait RemoteSigner: Send + Sync {
@@ -32,11 +33,11 @@ impl HandleKey {
     }
 
     fn sign_remotely(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
-        let running = Running::current().ok_or_else(|| {
+        let deadline = deadline().ok_or_else(|| {
             Failure::new(Reason::Internal, "a key by handle signs in an Acceptor or Connector alone")
         })?;
-        let signature = timeout_at(running.deadline, self.signer.sign(message));
-        tokio::task::block_in_place(|| running.runtime.block_on(signature)).unwrap_or_else(|_| {
+        let signature = timeout_at(deadline, self.signer.sign(message));
+        tokio::task::block_in_place(|| Handle::current().block_on(signature)).unwrap_or_else(|_| {
             Err(Failure::new(Reason::DeadlineExceeded, "no signature before the handshake's deadline"))
         })
     }

@@ -53,12 +53,11 @@ impl Handshakes {
         F: Future<Output = io::Result<T>> + Send + 'static,
     {
         let deadline = Instant::now() + limit;
-        let running = Running { deadline, runtime: self.0.handshakes.handle().clone() };
         let slots = Arc::clone(&self.0.slots);
         let mut task = JoinSet::new();
         let outcome = timeout_at(deadline, async {
             let slot = slots.acquire_owned().await.map_err(io::Error::other)?;
-            let handshake = RUNNING.scope(running, handshake);
+            let handshake = DEADLINE.scope(deadline, handshake);
             // The slot is free when the thread is, which may be a little after the deadline.
             task.spawn_on(async move { (handshake.await, slot).0 }, self.0.handshakes.handle());
             task.join_next()
@@ -73,22 +72,13 @@ impl Handshakes {
     }
 }
 
-/// What a key by handle needs to know of the handshake that it signs in.
-#[derive(Clone)]
-pub(crate) struct Running {
-    pub(crate) deadline: Instant,
-    pub(crate) runtime: Handle,
-}
-
 tokio::task_local! {
-    static RUNNING: Running;
+    static DEADLINE: Instant;
 }
 
-impl Running {
-    /// The handshake that this thread drives; `None` outside of [`Handshakes`].
-    pub(crate) fn current() -> Option<Self> {
-        RUNNING.try_with(Self::clone).ok()
-    }
+/// When the handshake that this thread drives must be over; `None` outside of [`Handshakes`].
+pub(crate) fn deadline() -> Option<Instant> {
+    DEADLINE.try_get().ok()
 }
 
 // === sessions ===

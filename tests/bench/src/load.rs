@@ -62,13 +62,13 @@ impl Rounds {
     }
 
     /// Runs `subject` as often, alone.
-    pub async fn repeat<S>(self, row: Row, subject: impl Fn(usize) -> S) -> Result<Figure>
+    pub async fn repeat<S>(self, row: Row, subject: impl Fn() -> S) -> Result<Figure>
     where
         S: Future<Output = Result<f64>>,
     {
         let mut values = Vec::new();
-        for n in 0..self.count {
-            values.push(subject(n).await?);
+        for _ in 0..self.count {
+            values.push(subject().await?);
         }
         let Row { name, unit, goal, what } = row;
         Ok(Figure { name, value: median(values), unit, baseline: None, ratio: None, goal, what })

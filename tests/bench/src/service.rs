@@ -57,7 +57,7 @@ async fn start_and_memory(rounds: Rounds, table: &mut Table) -> Result<()> {
         goal: Goal::ValueAtMost(1000.0),
         what: "from exec to the first signature, the key unsealed by swtpm",
     };
-    let first_signature = |_| async {
+    let first_signature = || async {
         let begin = Instant::now();
         let keyd = Keyd::restart(dir.path()).await?;
         sign::sign((keyd.client(), sealed.clone()), 0).await?;
@@ -110,7 +110,7 @@ async fn list(rounds: Rounds) -> Result<Figure> {
         what: "10,000 software keys, listed with their public keys",
     };
     let client = keyd.client();
-    let one_list = |_| async {
+    let one_list = || async {
         let begin = Instant::now();
         let keys = client.list_keys(None).await?;
         anyhow::ensure!(keys.len() as u64 == KEYS, "{} keys are listed", keys.len());

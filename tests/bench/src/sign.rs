@@ -96,7 +96,7 @@ async fn sealed(node: &Node, rounds: Rounds, table: &mut Table) -> Result<()> {
         what: "made, sealed, recorded and deleted; 1 client",
     };
     if table.wants(row.name) {
-        let subject = |_| {
+        let subject = || {
             let socket = socket.clone();
             rate(callers(1, 1, rounds.each, move || (Client::new(&socket), "sealed"), create))
         };

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use keyd_audit::{Event, Origin};
 use keyd_core::{Failure, KeyId, Protection, Reason};
-use keyd_softkey::SoftKey;
 use keyd_tpm::{PcrValue, Tpm};
 
-use super::{Key, Keyring, facts, undisturbed};
+use super::{Key, KeyRecord, Keyring, facts, undisturbed};
 use crate::places;
 
 /// What became of a key's seal.
@@ -58,15 +57,8 @@ impl Keyring {
             let (record, context) =
                 (&key.record, places::context(&id, key.record.version, key.record.algorithm));
             let material = tpm.seal_expecting(secret, &context, &expected).await?;
-            let soft = SoftKey::from_secret(record.algorithm, &unseal(&tpm, &material, &context).await?)?;
-            if *soft.public_key() != record.public_key {
-                return Err(Failure::new(
-                    Reason::Integrity,
-                    format!("the new seal of {id} opens as another key"),
-                ));
-            }
-            let mut renewed = record.clone();
-            renewed.material = material;
+            let renewed = KeyRecord { material, ..record.clone() };
+            let soft = keyring.shared.places.open(&renewed).await?;
             keyring.put_recorded(origin, Event::KeyResealed(facts(&renewed)), &renewed).await?;
             tracing::info!(key = %id, version = renewed.version, "key sealed anew");
             keyring.show(Key::new(renewed, Some(soft)));
@@ -74,8 +66,4 @@ impl Keyring {
         })
         .await
     }
-}
-
-async fn unseal(tpm: &Tpm, material: &[u8], context: &[u8]) -> Result<keyd_core::Secret, Failure> {
-    keyd_core::Sealer::unseal(tpm, material, context).await
 }
