@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use keyd_core::{Failure, Reason};
-use keyd_unix::ConfigFile;
+use keyd_unix::{ConfigFile, off_worker};
 use keyd_x509::Certificate;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -29,9 +29,7 @@ pub async fn run(config_file: &Path) -> Result<(), Failure> {
     let memory_locked = keyd_unix::lock_memory();
     let parts = {
         let config = config.clone();
-        tokio::task::spawn_blocking(move || parts(config))
-            .await
-            .map_err(|e| Failure::new(Reason::Internal, format!("start-up broke off: {e}")))??
+        off_worker(move || parts(config)).await?
     };
     let about = About {
         started_at: SystemTime::now(),

@@ -1,12 +1,13 @@
 //! The state directory: the agent's own certificate chain and the bundle, as PEM files. Private keys are never here.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use keyd_core::{Failure, Reason};
+use keyd_unix::file;
 use keyd_x509::{Certificate, PEM_LIMIT, parse_pem_chain, to_pem};
 
 use crate::error::AgentError;
@@ -80,19 +81,10 @@ impl State {
         }
     }
 
-    /// Written beside the old one and put in its place, so that a crash leaves one of both whole.
     fn keep(&self, path: &Path, certificates: &[Certificate]) -> Result<(), AgentError> {
         let text = to_pem(certificates)?;
-        let new = path.with_extension("new");
-        let write = || {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, path)?;
-            File::open(&self.dir)?.sync_all()
-        };
-        write().map_err(|source| AgentError::File { path: path.to_owned(), source })
+        file::replace(path, 0o600, text.as_bytes())
+            .map_err(|source| AgentError::File { path: path.to_owned(), source })
     }
 
     fn chain_file(&self) -> PathBuf {
@@ -110,13 +102,11 @@ impl State {
 /// [`AgentError::File`] or [`AgentError::X509`].
 pub fn read_certificates(path: &Path) -> Result<Option<Kept>, AgentError> {
     let failed = |source| AgentError::File { path: path.to_owned(), source };
-    let file = match File::open(path) {
-        Ok(file) => file,
+    let written = match fs::metadata(path).and_then(|found| found.modified()) {
+        Ok(written) => written,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    let written = file.metadata().and_then(|m| m.modified()).map_err(failed)?;
-    let mut text = Vec::new();
-    file.take(PEM_LIMIT as u64 + 1).read_to_end(&mut text).map_err(failed)?;
+    let text = file::read(path, PEM_LIMIT).map_err(failed)?;
     Ok(Some((parse_pem_chain(&path.display().to_string(), &text)?, written)))
 }

@@ -1,5 +1,6 @@
 //! The typed client that commands, plugins and the agent share.
 
+mod admin;
 mod audit;
 mod escrow;
 
@@ -9,11 +10,9 @@ use std::time::Duration;
 use keyd_core::{
     Algorithm, Failure, Hash, KeyId, Namespace, Protection, PublicKey, Reason, RsaPadding, Secret, SignInput,
 };
-use tokio::time::timeout;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Status};
 
-use crate::v1::admin_service_client::AdminServiceClient;
 use crate::v1::binding_service_client::BindingServiceClient;
 use crate::v1::key_service_client::KeyServiceClient;
 use crate::v1::tpm_service_client::TpmServiceClient;
@@ -21,8 +20,6 @@ use crate::{ENVELOPE, MESSAGE_LIMIT, connect, status, v1};
 
 /// How long a call may take: SPIRE gives its plugins 30 s, and a discrete TPM can need 11 s to unseal.
 const CALL: Duration = Duration::from_secs(25);
-/// How long one key of many may take to be sealed anew: a discrete TPM unseals twice, in 11 s each, behind other calls.
-const RESEAL_STEP: Duration = Duration::from_secs(180);
 
 /// A client of keyd on one socket. Cheap to clone; all clones share a connection.
 #[derive(Clone, Debug)]
@@ -315,93 +312,6 @@ impl Client {
         self.answer(self.binding().redeem_binding(self.request(request)).await).map(drop)
     }
 
-    /// Whether keyd serves. Needs no right.
-    ///
-    /// # Errors
-    /// See [`Client::create_key`].
-    pub async fn ping(&self) -> Result<(), Failure> {
-        let mut client = AdminServiceClient::new(self.channel.clone());
-        self.answer(client.ping(self.request(v1::PingRequest {})).await).map(drop)
-    }
-
-    /// How keyd and its devices are.
-    ///
-    /// # Errors
-    /// See [`Client::create_key`].
-    pub async fn status(&self) -> Result<v1::StatusResponse, Failure> {
-        let mut client = AdminServiceClient::new(self.channel.clone());
-        self.answer(client.status(self.request(v1::StatusRequest {})).await)
-    }
-
-    /// What does not fit together; nothing where all is well.
-    ///
-    /// # Errors
-    /// See [`Client::create_key`].
-    pub async fn doctor(&self) -> Result<Vec<v1::Finding>, Failure> {
-        let mut client = AdminServiceClient::new(self.channel.clone());
-        Ok(self.answer(client.doctor(self.request(v1::DoctorRequest {})).await)?.findings)
-    }
-
-    /// What keyd has counted, as OpenMetrics text.
-    ///
-    /// # Errors
-    /// See [`Client::create_key`].
-    pub async fn metrics(&self) -> Result<String, Failure> {
-        let mut client = AdminServiceClient::new(self.channel.clone());
-        Ok(self.answer(client.metrics(self.request(v1::MetricsRequest {})).await)?.openmetrics)
-    }
-
-    /// Destroys the token object with this CKA_ID, which no key uses, and gives its label.
-    ///
-    /// # Errors
-    /// See [`Client::create_key`].
-    pub async fn remove_orphan(&self, object: Vec<u8>) -> Result<String, Failure> {
-        let mut client = AdminServiceClient::new(self.channel.clone());
-        let request = v1::RemoveOrphanRequest { object: object.into() };
-        Ok(self.answer(client.remove_orphan(self.request(request)).await)?.label)
-    }
-
-    /// Seals every tpm-sealed key anew, and tells of each as it is done. `expected` are PCRs with the values (32 bytes)
-    /// that they are to have after a planned change. There is no deadline for the whole, but one for each key.
-    ///
-    /// # Errors
-    /// See [`Client::create_key`]; a key that failed is none.
-    pub async fn reseal(
-        &self,
-        expected: &[(u8, [u8; 32])],
-        dry_run: bool,
-        done: impl FnMut(&v1::ResealedKey),
-    ) -> Result<Vec<v1::ResealedKey>, Failure> {
-        let expected = expected
-            .iter()
-            .map(|(index, value)| v1::PcrValue { index: (*index).into(), value: value.to_vec().into() })
-            .collect();
-        let mut client = AdminServiceClient::new(self.channel.clone());
-        let request = v1::ResealRequest { expected, dry_run };
-        self.each(client.reseal(request), done).await
-    }
-
-    /// What a call says of one key after the other.
-    async fn each<T>(
-        &self,
-        call: impl Future<Output = Result<tonic::Response<Streaming<T>>, Status>>,
-        mut done: impl FnMut(&T),
-    ) -> Result<Vec<T>, Failure> {
-        let started = timeout(RESEAL_STEP, call).await.map_err(overdue).flatten();
-        let mut keys = self.answer(started)?;
-        let mut all = Vec::new();
-        loop {
-            let next = timeout(RESEAL_STEP, keys.message()).await.map_err(overdue).flatten();
-            match self.answer(next.map(tonic::Response::new))? {
-                Some(key) => {
-                    done(&key);
-                    all.push(key);
-                }
-                None => return Ok(all),
-            }
-        }
-    }
-
     fn keys(&self) -> KeyServiceClient<Channel> {
         KeyServiceClient::new(self.channel.clone())
             .max_encoding_message_size(MESSAGE_LIMIT + ENVELOPE)
@@ -428,10 +338,6 @@ impl Client {
             .map(tonic::Response::into_inner)
             .map_err(|status| status::to_failure(&status, &self.socket.display().to_string()))
     }
-}
-
-fn overdue(_: tokio::time::error::Elapsed) -> Status {
-    Status::deadline_exceeded("")
 }
 
 /// Whether a failure may pass by itself, so that a caller with time left should try again.

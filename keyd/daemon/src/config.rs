@@ -16,7 +16,6 @@ use keyd_core::{Failure, KeyId, Namespace, Policy, Protection};
 use keyd_unix::ConfigFile;
 use serde::Deserialize;
 
-use crate::keyring::OWN_NAMESPACE;
 pub use escrow::EscrowTable;
 use grants::AllowTable;
 pub use issuance::IssuanceTable;
@@ -27,6 +26,9 @@ pub use tpm::{SealTo, TpmTable};
 
 /// Where the configuration lies unless told otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/keyd/keyd.toml";
+
+/// keyd's own namespace; a configuration can neither define it nor grant anything in it.
+pub const OWN_NAMESPACE: &str = "keyd";
 
 /// `keyd.toml` as written.
 #[derive(Clone, Debug, Deserialize)]

@@ -1,14 +1,17 @@
 //! Token and TPM as the configuration names them.
 
-use std::fs;
 use std::time::Duration;
 
 use keyd_core::{Failure, Reason};
 use keyd_pkcs11::{Token, TokenConfig, TokenName, WorkerCommand};
 use keyd_tpm::{PolicyKey, PolicySource, Tpm, TpmConfig};
+use keyd_unix::file;
 
 use crate::config::{SealTo, TokenTable, TpmTable};
 use crate::pin;
+
+/// Longest PEM file with a public key, in bytes.
+pub const PEM_LIMIT: usize = 16 * 1024;
 
 /// The token of `[token]`, with the user PIN, which the TPM may have to unseal. Nothing is asked of the token yet.
 ///
@@ -60,7 +63,7 @@ pub fn tpm(table: &TpmTable) -> Result<Tpm, Failure> {
 fn policy_source(table: &TpmTable) -> Result<Option<PolicySource>, Failure> {
     let (Some(key), Some(file)) = (&table.policy_key, &table.policy_signatures) else { return Ok(None) };
     let failed = |why: String| bad(format!("[tpm] policy_key {}: {why}", key.display()));
-    let pem = fs::read(key).map_err(|e| failed(format!("cannot read it: {e}")))?;
+    let pem = file::read(key, PEM_LIMIT).map_err(|e| failed(format!("cannot read it: {e}")))?;
     let key = PolicyKey::from_pem(&pem).map_err(failed)?;
     Ok(Some(PolicySource { key, file: file.clone() }))
 }

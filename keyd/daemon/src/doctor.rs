@@ -7,8 +7,10 @@ use keyd_api::v1::Finding;
 use keyd_core::{Health, HealthState, KeyId, Protection, Sealer, Vault};
 use keyd_tpm::Tpm;
 
-use crate::journal::Standing;
-use crate::keyring::{self, Keyring};
+use crate::checkpoints::Standing;
+use crate::clock;
+use crate::config::OWN_NAMESPACE;
+use crate::keyring::Keyring;
 use crate::pin;
 use crate::places::Places;
 
@@ -25,7 +27,7 @@ pub async fn examine(
     tpm: Option<&Tpm>,
     sealed_pin: Option<&Path>,
 ) -> Vec<Finding> {
-    let mut findings = Vec::from_iter(clock(keyring, keyring::now()));
+    let mut findings = Vec::from_iter(clock(keyring, clock::now()));
     if let Some(tpm) = tpm {
         match unwell(tpm.health().await) {
             Some(finding) => findings.push(finding),
@@ -58,7 +60,7 @@ pub async fn examine(
 /// A clock that was set back: it stands before the last key was made. `now` is in seconds since 1970-01-01T00:00:00Z.
 fn clock(keyring: &Keyring, now: i64) -> Option<Finding> {
     let keys = keyring.all();
-    let users = keys.iter().filter(|key| key.record.id.namespace.as_str() != keyring::OWN_NAMESPACE);
+    let users = keys.iter().filter(|key| key.record.id.namespace.as_str() != OWN_NAMESPACE);
     let last = users.max_by_key(|key| key.record.created_at)?;
     let behind = last.record.created_at.saturating_sub(now);
     (behind > CLOCK_SLACK).then(|| Finding {

@@ -16,9 +16,10 @@ use tokio::runtime::Runtime;
 use tonic::transport::server::{Connected, UdsConnectInfo};
 use tonic::{Code, Request, Response, Status};
 
+use crate::checkpoints::Checkpoints;
 use crate::config::Config;
 use crate::in_force::InForce;
-use crate::journal::{Checkpoints, Journal};
+use crate::journal::Journal;
 use crate::keyring::Keyring;
 use crate::places::Places;
 use crate::records::Records;

@@ -3,7 +3,6 @@
 //! One thread writes. Records that wait while it writes go to the disk together. What cannot be recorded is not done;
 //! what needs no record (reading, signing without an issuance profile) never waits for the log.
 
-mod checkpoints;
 mod repeated;
 mod writer;
 
@@ -14,7 +13,6 @@ use keyd_audit::{Draft, Event, Head, Log, Origin, SEGMENT_LIMIT};
 use keyd_core::{Failure, Reason};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use checkpoints::{Checkpoints, Standing};
 use repeated::Repeated;
 use writer::Order;
 

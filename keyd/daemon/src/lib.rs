@@ -1,6 +1,8 @@
 //! `keyd`: the key service, and the operator's commands that speak to it.
 
+mod checkpoints;
 mod cli;
+mod clock;
 mod config;
 mod devices;
 mod doctor;
@@ -13,7 +15,6 @@ mod limits;
 mod metrics;
 mod pin;
 mod places;
-mod private_file;
 mod process;
 mod records;
 mod reload;

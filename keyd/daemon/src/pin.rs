@@ -1,20 +1,18 @@
 //! The token's user PIN: in a file, in a systemd credential, or sealed by the TPM. It is never an argument, and never in the
 //! environment.
 
-use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use keyd_core::{Failure, Reason, Sealer, Secret};
 use keyd_tpm::Tpm;
+use keyd_unix::{file, off_worker};
 
 use crate::config::TokenTable;
-use crate::private_file;
 
-/// Longest PIN file, in bytes.
-const PIN_FILE_LIMIT: u64 = 1024;
+/// Longest text of a PIN, in bytes.
+pub const PIN_LIMIT: usize = 1024;
 /// Longest sealed PIN, in bytes: two PCR states and the areas of a sealed object.
-const SEALED_LIMIT: u64 = 8 * 1024;
+const SEALED_LIMIT: usize = 8 * 1024;
 /// What a sealed PIN is bound to, so that no key's seal passes for it.
 const CONTEXT: &[u8] = b"keyd v1 token-pin";
 
@@ -37,12 +35,8 @@ pub async fn read(table: &TokenTable, tpm: Option<&Tpm>) -> Result<Secret, Failu
 /// # Errors
 /// [`Reason::BadConfig`] naming the file.
 pub fn sealed(path: &Path) -> Result<Vec<u8>, Failure> {
-    let failed = |why: String| bad(format!("sealed PIN {}: {why}", path.display()));
-    let found = fs::metadata(path).map_err(|e| failed(format!("cannot look at it: {e}")))?;
-    if found.len() > SEALED_LIMIT {
-        return Err(failed(format!("it has {} bytes, more than {SEALED_LIMIT}", found.len())));
-    }
-    fs::read(path).map_err(|e| failed(format!("cannot read it: {e}")))
+    let read = file::read(path, SEALED_LIMIT);
+    read.map_err(|e| bad(format!("sealed PIN {}: cannot read it: {e}", path.display())))
 }
 
 /// Seals a PIN into a file of mode 0600, in place of one that is there.
@@ -51,21 +45,13 @@ pub fn sealed(path: &Path) -> Result<Vec<u8>, Failure> {
 /// [`Reason::BadRequest`] for a PIN of more than 64 bytes, and a file that cannot be written; the TPM's own.
 pub async fn seal(pin: &Secret, tpm: &Tpm, path: &Path) -> Result<(), Failure> {
     let blob = tpm.seal(pin, CONTEXT).await?;
-    let failed = |e: std::io::Error| {
-        Failure::new(Reason::BadRequest, format!("{}: cannot write it: {e}", path.display()))
-    };
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&partial)
-        .map_err(failed)?;
-    std::io::Write::write_all(&mut file, &blob).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    fs::rename(&partial, path).map_err(failed)
+    let path = path.to_owned();
+    off_worker(move || {
+        file::replace(&path, 0o600, &blob).map_err(|e| {
+            Failure::new(Reason::BadRequest, format!("{}: cannot write it: {e}", path.display()))
+        })
+    })
+    .await
 }
 
 /// Reads a PIN from a file that nobody else may read; one newline at its end does not count.
@@ -74,7 +60,7 @@ pub async fn seal(pin: &Secret, tpm: &Tpm, path: &Path) -> Result<(), Failure> {
 /// [`Reason::BadConfig`] naming the file; never its content.
 pub fn from_file(path: &Path) -> Result<Secret, Failure> {
     let failed = |why: String| bad(format!("PIN file {}: {why}", path.display()));
-    let bytes = private_file::read(path, PIN_FILE_LIMIT).map_err(failed)?;
+    let bytes = file::read_private(path, PIN_LIMIT).map_err(|e| failed(format!("cannot read it: {e}")))?;
     from_text(bytes).ok_or_else(|| failed("it is empty".to_owned()))
 }
 

@@ -7,6 +7,7 @@ use keyd_core::{
     Reason, RsaPadding, Sealer, Secret, SignInput, Vault,
 };
 use keyd_softkey::SoftKey;
+use keyd_unix::off_worker;
 
 use crate::store::KeyRecord;
 
@@ -107,10 +108,11 @@ impl Places {
         protection: Protection,
     ) -> Result<Made, Failure> {
         let sealer = self.sealer_for(algorithm, protection)?;
+        // An RSA key takes up to some seconds to make.
         let (secret, soft) = off_worker(move || {
             let secret = SoftKey::generate_secret(algorithm)?;
             let soft = SoftKey::from_secret(algorithm, &secret)?;
-            Ok((secret, soft))
+            Ok::<_, Failure>((secret, soft))
         })
         .await?;
         let context = context(id, version, algorithm);
@@ -242,15 +244,6 @@ async fn sign_and_verify(
         )
     })?;
     Ok(signature)
-}
-
-/// An RSA key takes up to some seconds to make.
-async fn off_worker<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("a key was not made: {e}"))))
 }
 
 fn unavailable(why: String) -> Failure {

@@ -1,9 +1,10 @@
-//! What keyd asks of its own process for its TPM library.
+//! What keyd asks of its own process.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use keyd_core::{Failure, Reason};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// libtss2 writes to standard error what is no error of ours, and only its environment silences it. The environment of
 /// a running process cannot be changed soundly, so keyd starts itself once more with it; the process id stays.
@@ -22,4 +23,12 @@ pub fn silence_libtss2() -> Result<(), Failure> {
     }
     let error = again.args(arguments).env(name, value).exec();
     Err(Failure::new(Reason::Internal, format!("cannot start keyd again with {name}={value}: {error}")))
+}
+
+/// Tells of a signal instead of letting it end the process.
+///
+/// # Errors
+/// [`Reason::Internal`] when no handler can be set.
+pub fn on(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|e| Failure::new(Reason::Internal, format!("cannot watch for signals: {e}")))
 }

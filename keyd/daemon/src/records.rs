@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use keyd_core::{Failure, KeyId, Reason, Secret};
 use keyd_tpm::{Counter, Tpm};
+use keyd_unix::off_worker;
 use prost::Message;
 use tokio::sync::{Mutex, OnceCell};
 
@@ -86,7 +87,7 @@ impl Records {
     /// [`Reason::StoreFailed`].
     pub async fn close(&self) -> Result<(), Failure> {
         let store = self.store.clone();
-        blocking(move || store.close()).await
+        off_worker(move || store.close()).await
     }
 
     /// Succeeds where the store is no older copy. Once that is known, it asks nobody any more.
@@ -141,7 +142,7 @@ impl Records {
         binding: Option<&Binding>,
     ) -> Result<Option<Vec<u8>>, Failure> {
         let (store, id, binding) = (self.store.clone(), id.clone(), binding.map(Binding::encode));
-        blocking(move || store.change(&id, record.as_deref(), binding.as_deref())).await
+        off_worker(move || store.change(&id, record.as_deref(), binding.as_deref())).await
     }
 
     /// Binds the store as it is to the TPM's counter as it is, whatever was found.
@@ -253,7 +254,7 @@ impl Guard {
 impl Binding {
     async fn read(store: &Store) -> Result<Option<Self>, Failure> {
         let store = store.clone();
-        let Some(bytes) = blocking(move || store.binding()).await? else { return Ok(None) };
+        let Some(bytes) = off_worker(move || store.binding()).await? else { return Ok(None) };
         let damaged = |why: &str| {
             let say =
                 format!("what binds the store to the TPM's counter cannot be read: {why}. Put back a backup");
@@ -272,7 +273,7 @@ impl Binding {
 
     async fn save(&self, store: &Store) -> Result<(), Failure> {
         let (store, bytes) = (store.clone(), self.encode());
-        blocking(move || store.bind(&bytes)).await
+        off_worker(move || store.bind(&bytes)).await
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -306,13 +307,4 @@ pub(crate) fn fuzz_binding(bytes: &[u8]) {
 fn rolled_back(why: String) -> Failure {
     let say = format!("{why}; or `keyd accept-store` accepts this store as it is, with keyd stopped");
     Failure::new(Reason::StoreRolledBack, say)
-}
-
-/// Runs disk work off the async workers.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("disk work broke off: {e}"))))
 }

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use keyd_audit::{Draft, Event, Origin};
 use keyd_core::Failure;
-use keyd_unix::ConfigFile;
+use keyd_unix::{ConfigFile, off_worker};
 use tokio::signal::unix::SignalKind;
 
 use crate::config::Config;
 use crate::in_force::{InForce, Reloaded};
 use crate::journal::Journal;
 use crate::keyring::Keyring;
-use crate::serve::{off_worker, on};
+use crate::process::on;
 
 /// Reads the configuration again at each SIGHUP. A wrong file changes nothing.
 ///

@@ -8,19 +8,20 @@ use keyd_audit::{Draft, Event, Origin};
 use keyd_core::{Failure, Reason, Sealer, Vault};
 use keyd_pkcs11::WorkerCommand;
 use keyd_tpm::Tpm;
-use keyd_unix::ConfigFile;
-use tokio::signal::unix::{SignalKind, signal};
+use keyd_unix::{ConfigFile, off_worker};
+use tokio::signal::unix::SignalKind;
 
+use crate::checkpoints::Checkpoints;
 use crate::config::Config;
 use crate::in_force::InForce;
-use crate::journal::{Checkpoints, Journal};
+use crate::journal::Journal;
 use crate::keyring::Keyring;
 use crate::limits::connections_per_user;
 use crate::places::Places;
 use crate::records::Records;
 use crate::service::{Admin, Services};
 use crate::store::Store;
-use crate::{devices, keyring, reload, watchdog};
+use crate::{clock, devices, process, reload, watchdog};
 
 /// How long a stop waits for the audit key's last signature.
 const LAST_SIGNATURE: Duration = Duration::from_secs(5);
@@ -42,7 +43,7 @@ pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Fail
     let (store, journal) = off_worker(move || {
         let store = Store::open(&state_dir)?;
         let journal = Journal::open(&state_dir, store.audit_anchor()?)?;
-        Ok((store, journal))
+        Ok::<_, Failure>((store, journal))
     })
     .await?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -66,7 +67,7 @@ pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Fail
     };
     refuse_older_store(&keyring).await?;
     let checkpoints = Checkpoints::new(journal.clone(), keyring.clone(), store);
-    let admin = Admin { started_at: keyring::now(), memory_locked, token, places };
+    let admin = Admin { started_at: clock::now(), memory_locked, token, places };
     let services =
         Services::new(rules.clone(), keyring.clone(), (journal.clone(), checkpoints.clone()), tpm, admin);
 
@@ -125,17 +126,5 @@ async fn refuse_older_store(keyring: &Keyring) -> Result<(), Failure> {
 
 /// Without a handler, a file that reaches the limit on its size (RLIMIT_FSIZE) would end the process.
 fn take_full_disks_as_errors() -> Result<(), Failure> {
-    on(SignalKind::from_raw(nix::libc::SIGXFSZ)).map(drop)
-}
-
-pub(crate) fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
-    signal(kind).map_err(|e| Failure::new(Reason::Internal, format!("cannot watch for signals: {e}")))
-}
-
-pub(crate) async fn off_worker<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("start-up broke off: {e}"))))
+    process::on(SignalKind::from_raw(nix::libc::SIGXFSZ)).map(drop)
 }

@@ -68,7 +68,7 @@ pub(crate) enum Error {
     DidNotOpen { source: Option<Cryptoki> },
     #[error(
         "the wrapped secret did not open: the token does not hold the {:?} that wrapped it. Was it initialised anew?",
-        crate::worker::WRAPPING_KEY
+        crate::WRAPPING_KEY
     )]
     NoWrappingKey,
     #[error("a secret that was just wrapped does not open again")]

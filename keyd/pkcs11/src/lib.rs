@@ -40,6 +40,9 @@ pub use token::{ObjectKind, Token, TokenObject};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Label of the token's AES key that wraps secrets.
+const WRAPPING_KEY: &str = "keyd wrapping key";
+
 /// Locks a mutex whose data no panic can leave half-changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -41,7 +41,7 @@ pub use policy_key::PolicyKey;
 pub use quote::Quote;
 pub use release::SealTo;
 pub use seal::Standing;
-pub use signed_policy::{PolicySource, SignedPolicy, sign_policy};
+pub use signed_policy::{PolicySource, SIGNATURES_LIMIT, SignedPolicy, sign_policy};
 pub use tcti::Tcti;
 pub use tpm::{SECRET_LIMIT, Tpm};
 

@@ -21,8 +21,8 @@ use crate::pcr::{PCR_MAX, PcrValue};
 use crate::policy::{self, POLICY_LEN, Policy};
 use crate::policy_key::PolicyKey;
 
-/// Longest file, in bytes.
-const FILE_LIMIT: usize = 256 * 1024;
+/// Longest file of signatures, in bytes.
+pub const SIGNATURES_LIMIT: usize = 256 * 1024;
 /// Most signatures of a bank.
 const ENTRIES_LIMIT: usize = 256;
 /// The bank that keyd seals to.
@@ -61,8 +61,8 @@ impl SignedPolicy {
     /// # Errors
     /// What is wrong with it, to follow its name.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
-        if text.len() > FILE_LIMIT {
-            return Err(format!("it has {} bytes, more than {FILE_LIMIT}", text.len()));
+        if text.len() > SIGNATURES_LIMIT {
+            return Err(format!("it has {} bytes, more than {SIGNATURES_LIMIT}", text.len()));
         }
         let mut banks: BTreeMap<String, serde_json::Value> =
             serde_json::from_slice(text).map_err(|e| format!("it is no JSON object of PCR banks: {e}"))?;
@@ -183,7 +183,7 @@ impl PolicySource {
         let read = || {
             let mut text = Vec::new();
             std::fs::File::open(&self.file)
-                .and_then(|file| file.take(FILE_LIMIT as u64 + 1).read_to_end(&mut text))
+                .and_then(|file| file.take(SIGNATURES_LIMIT as u64 + 1).read_to_end(&mut text))
                 .map_err(|e| format!("it cannot be read: {e}"))?;
             let signed = SignedPolicy::parse(&text)?;
             if !signed.approvals.iter().any(|a| a.fingerprint == *self.key.fingerprint()) {

@@ -1,9 +1,15 @@
 //! A program's configuration file.
 
+use std::io;
 use std::path::Path;
 
 use keyd_core::{Failure, Reason};
 use serde::de::DeserializeOwned;
+
+use crate::file;
+
+/// Longest configuration file, in bytes.
+const CONFIG_LIMIT: usize = 1 << 20; // 1 MiB
 
 /// A configuration as its file has it: strict TOML, whose parts must go together.
 pub trait ConfigFile: DeserializeOwned {
@@ -18,11 +24,13 @@ pub trait ConfigFile: DeserializeOwned {
     /// # Errors
     /// [`Reason::BadConfig`] naming file, line and key.
     fn read(path: &Path) -> Result<Self, Failure> {
-        let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|e| {
-            Failure::new(Reason::BadConfig, format!("{file}: cannot read the configuration: {e}"))
-        })?;
-        Self::parse(&file, &text)
+        let name = path.display().to_string();
+        let text = file::read(path, CONFIG_LIMIT)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other))
+            .map_err(|e| {
+                Failure::new(Reason::BadConfig, format!("{name}: cannot read the configuration: {e}"))
+            })?;
+        Self::parse(&name, &text)
     }
 
     /// Checks a text that came from `file`.

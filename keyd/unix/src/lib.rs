@@ -1,13 +1,16 @@
 //! What each of our programs asks of Unix: a process whose secrets stay in it, a socket, logs and orderly ends, and
 //! output with exit codes.
 
+mod blocking;
 mod config;
+pub mod file;
 mod listener;
 mod log;
 mod output;
 mod process;
 mod serve;
 
+pub use blocking::off_worker;
 pub use config::ConfigFile;
 pub use listener::bind;
 pub use log::log_to_stderr;

@@ -1,14 +1,15 @@
 //! What a server judges by, read from its files anew for each attestation, so that a manifest counts once it is there.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use keyd_attest::{EkRoots, Enrolled, PcrSet, Policy, Verifier};
 use keyd_core::{Failure, Reason};
+use keyd_unix::{file, off_worker};
 
 /// Largest file of roots or manifests, in bytes.
-const FILE_LIMIT: u64 = 64 << 20; // 64 MiB
+const FILE_LIMIT: usize = 64 << 20; // 64 MiB
 /// Most entries of a directory of manifests.
 const ENTRIES: usize = 100_000;
 
@@ -27,8 +28,7 @@ impl PolicyFiles {
     /// [`Reason::BadConfig`] for a file that cannot be read, or holds what it should not; never a laxer policy.
     pub(crate) async fn verifier(&self) -> Result<Verifier, Failure> {
         let files = self.clone();
-        let read = tokio::task::spawn_blocking(move || files.read());
-        read.await.map_err(|e| Failure::new(Reason::Internal, format!("reading the policy: {e}")))?
+        off_worker(move || files.read()).await
     }
 
     fn read(&self) -> Result<Verifier, Failure> {
@@ -39,7 +39,7 @@ impl PolicyFiles {
 }
 
 fn read_roots(file: &Path) -> Result<EkRoots, Failure> {
-    let pem = read_limited(file).map_err(|e| unreadable("ek_roots", file, &e))?;
+    let pem = file::read(file, FILE_LIMIT).map_err(|e| unreadable("ek_roots", file, &e))?;
     EkRoots::from_pem(&pem)
         .map_err(|e| Failure::new(Reason::BadConfig, format!("{} in {}", e, file.display())))
 }
@@ -47,7 +47,8 @@ fn read_roots(file: &Path) -> Result<EkRoots, Failure> {
 fn read_enrolled(path: &Path) -> Result<Enrolled, Failure> {
     let files = manifest_files(path).map_err(|e| unreadable("enrolled", path, &e))?;
     let text = |file: PathBuf| {
-        let text = read_limited(&file).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+        let text = file::read(&file, FILE_LIMIT)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
         let text = text.map_err(|e| unreadable("enrolled", &file, &e))?;
         Ok((file.display().to_string(), text))
     };
@@ -73,15 +74,6 @@ fn manifest_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     // The order decides which of two conflicting manifests is blamed.
     files.sort();
     Ok(files)
-}
-
-fn read_limited(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(FILE_LIMIT + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > FILE_LIMIT {
-        true => Err(io::Error::other(format!("larger than {FILE_LIMIT} bytes"))),
-        false => Ok(bytes),
-    }
 }
 
 fn unreadable(key: &str, path: &Path, error: &io::Error) -> Failure {

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use keyd_api::Client;
 use keyd_core::{Failure, KeyId, PublicKey, Reason, SignInput};
+use keyd_unix::{file, off_worker};
 use keyd_x509::{Certificate, PEM_LIMIT, Signer, TrustDomain, parse_pem_chain};
 use plugin_sdk::Deadline;
-use tokio::io::AsyncReadExt;
 
 /// The root of one trust domain.
 pub(crate) struct Root {
@@ -36,12 +36,14 @@ impl Root {
 
 /// Reads the root's certificate: one, a CA, of this trust domain, not expired.
 pub(crate) async fn read_certificate(
-    file: &Path,
+    path: &Path,
     trust_domain: &TrustDomain,
 ) -> Result<Certificate, Failure> {
-    let name = file.display().to_string();
+    let name = path.display().to_string();
     let bad = |why: &str| Failure::new(Reason::BadConfig, format!("root_certificate {name}: {why}"));
-    let text = read_limited(file).await.map_err(|e| bad(&format!("{e}. keyd ca init writes it")))?;
+    let at = path.to_owned();
+    let text = off_worker(move || Ok::<_, Failure>(file::read(&at, PEM_LIMIT)));
+    let text = text.await?.map_err(|e| bad(&format!("{e}. keyd ca init writes it")))?;
     let mut chain = parse_pem_chain(&name, &text)?;
     let (Some(root), true) = (chain.pop(), chain.is_empty()) else {
         return Err(bad("it must hold one certificate, the root's"));
@@ -57,14 +59,6 @@ pub(crate) async fn read_certificate(
         return Err(bad("it has expired; make a new root with keyd ca init"));
     }
     Ok(root)
-}
-
-/// The file, up to one byte more than is taken.
-async fn read_limited(file: &Path) -> std::io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let limit = PEM_LIMIT as u64 + 1;
-    tokio::fs::File::open(file).await?.take(limit).read_to_end(&mut text).await?;
-    Ok(text)
 }
 
 // === RootSigner ===

@@ -1,8 +1,7 @@
 //! `keyd-agent fetch ...`: what a workload gets, for looking at it and for programs that read files.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use der::pem::{LineEnding, encode_string};
 use der::{Reader, SliceReader};
 use keyd_api::{status, unix_channel};
 use keyd_core::{Failure, Reason};
-use keyd_unix::Output;
+use keyd_unix::{Output, file};
 use keyd_x509::{Certificate, to_pem};
 use serde_json::json;
 use tonic::metadata::MetadataValue;
@@ -105,13 +104,7 @@ fn unreadable(why: &str) -> Failure {
 /// Written whole, readable by whom `mode` says from the first byte on.
 fn keep(dir: &Path, name: &str, mode: u32, text: &str) -> Result<(), Failure> {
     let path = dir.join(name);
-    let write = || {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let new = dir.join(format!("{name}.new"));
-        let _ = std::fs::remove_file(&new);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        std::fs::rename(&new, &path)
-    };
-    write().map_err(|e| Failure::new(Reason::StoreFailed, format!("{}: {e}", path.display())))
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.and_then(|()| file::replace(&path, mode, text.as_bytes()))
+        .map_err(|e| Failure::new(Reason::StoreFailed, format!("{}: {e}", path.display())))
 }

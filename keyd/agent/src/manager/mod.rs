@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use keyd_core::{Failure, Reason};
+use keyd_core::Failure;
 use keyd_x509::{Certificate, TrustDomain};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -227,12 +227,4 @@ impl Manager {
 
 fn plain(bundles: &BTreeMap<TrustDomain, Known>) -> BTreeMap<TrustDomain, Bundle> {
     bundles.iter().map(|(name, known)| (name.clone(), Arc::clone(&known.bundle))).collect()
-}
-
-async fn off_worker<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, AgentError> + Send + 'static,
-) -> Result<T, AgentError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("a task broke off: {e}")).into()))
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use keyd_core::Failure;
+use keyd_unix::off_worker;
 use keyd_x509::TrustDomain;
 
-use super::{Known, Manager, off_worker};
+use super::{Known, Manager};
 use crate::entry::Entry;
 use crate::error::AgentError;
 use crate::server::Numbered;

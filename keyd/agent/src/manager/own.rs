@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use keyd_core::Failure;
+use keyd_unix::off_worker;
 use tokio::time::Instant;
 
-use super::{Manager, off_worker};
+use super::Manager;
 use crate::error::AgentError;
 use crate::own::Own;
 

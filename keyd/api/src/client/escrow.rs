@@ -6,7 +6,8 @@ use keyd_core::{Failure, Namespace, Reason, Secret};
 use prost::bytes::Bytes;
 use tokio::time::timeout;
 
-use super::{Client, overdue};
+use super::Client;
+use super::admin::overdue;
 use crate::v1;
 use crate::v1::escrow_service_client::EscrowServiceClient;
 use crate::v1::export_escrow_response::Part as In;
@@ -60,8 +61,8 @@ impl Client {
         unlocked: &Secret,
         node: &str,
         dry_run: bool,
-        done: impl FnMut(&v1::RestoredKey),
-    ) -> Result<Vec<v1::RestoredKey>, Failure> {
+        done: impl FnMut(&v1::KeyOutcome),
+    ) -> Result<Vec<v1::KeyOutcome>, Failure> {
         let terms = v1::RestoreEscrowTerms {
             unlocked: unlocked.expose().to_vec().into(),
             node: node.to_owned(),

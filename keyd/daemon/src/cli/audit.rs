@@ -14,14 +14,13 @@ use keyd_core::{Failure, KeyId, PublicKey, Reason};
 use keyd_unix::{ConfigFile, Output};
 use serde_json::{Value, json};
 
+use super::files::{read, unusable, write_output};
+use crate::clock::now;
 use crate::config::{Config, DEFAULT_CONFIG};
+use crate::devices::PEM_LIMIT;
 use crate::journal::DIRECTORY;
 use crate::keyring::audit_key_id;
-use crate::keyring::now;
 use crate::store::Store;
-
-/// Longest PEM file with a public key, in bytes.
-const PEM_LIMIT: u64 = 16 * 1024;
 
 /// The record of what happened to keys, which cannot be rewritten unnoticed.
 ///
@@ -116,7 +115,7 @@ impl Audit {
                         format!("there is no audit key yet: {}", head.trouble),
                     ));
                 }
-                super::key::files::write(out.as_deref().unwrap_or(Path::new("-")), pem.as_bytes())
+                write_output(out.as_deref().unwrap_or(Path::new("-")), pem.as_bytes())
             }
             Self::Restart { config } => restart(&Config::read(&config)?, output),
         }
@@ -267,16 +266,10 @@ fn human(record: &Record) -> String {
 }
 
 fn read_key(path: &Path) -> Result<PublicKey, Failure> {
-    let bad = |why: String| Failure::new(Reason::BadRequest, format!("{}: {why}", path.display()));
-    let length = fs::metadata(path).map_err(|e| bad(format!("cannot read it: {e}")))?.len();
-    if length > PEM_LIMIT {
-        return Err(bad("too long for a public key".to_owned()));
-    }
-    let pem = fs::read(path).map_err(|e| bad(format!("cannot read it: {e}")))?;
-    match der::pem::decode_vec(&pem) {
+    match der::pem::decode_vec(&read(path, PEM_LIMIT)?) {
         Ok(("PUBLIC KEY", spki)) => PublicKey::from_spki(&spki),
-        Ok((label, _)) => Err(bad(format!("it holds a {label}, not a PUBLIC KEY"))),
-        Err(e) => Err(bad(format!("it is not PEM: {e}"))),
+        Ok((label, _)) => Err(unusable(path, format!("it holds a {label}, not a PUBLIC KEY"))),
+        Err(e) => Err(unusable(path, format!("it is not PEM: {e}"))),
     }
 }
 

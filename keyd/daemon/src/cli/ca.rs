@@ -1,6 +1,5 @@
 //! `keyd ca ...`: the root of a trust domain.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -8,8 +7,12 @@ use clap::Subcommand;
 use keyd_api::{Client, KeyInfo};
 use keyd_core::{Algorithm, Failure, KeyId, Protection, PublicKey, Reason, SignInput};
 use keyd_unix::Output;
-use keyd_x509::{Certificate, Signer, TrustDomain, Validity, parse_pem_chain, self_signed_root, to_pem};
+use keyd_x509::{
+    Certificate, PEM_LIMIT, Signer, TrustDomain, Validity, parse_pem_chain, self_signed_root, to_pem,
+};
 use serde_json::json;
+
+use super::files::{read_existing, save};
 
 /// A day, in seconds.
 const DAY: u64 = 24 * 60 * 60;
@@ -62,7 +65,7 @@ impl Ca {
                 let signer = RootKey { client, info: &info };
                 let validity = Validity::starting(SystemTime::now(), lifetime);
                 let root = self_signed_root(&signer, &trust_domain, validity).await?;
-                super::save(&out, to_pem([&root])?.as_bytes())?;
+                save(&out, to_pem([&root])?.as_bytes())?;
                 root
             }
         };
@@ -87,11 +90,7 @@ impl Ca {
 /// The certificate that lies at `out` already; one for another key or trust domain is left alone and refused.
 fn existing(out: &Path, info: &KeyInfo, trust_domain: &TrustDomain) -> Result<Option<Certificate>, Failure> {
     let file = out.display();
-    let text = match fs::read(out) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Failure::new(Reason::BadRequest, format!("{file}: cannot read it: {e}"))),
-    };
+    let Some(text) = read_existing(out, PEM_LIMIT)? else { return Ok(None) };
     let root = parse_pem_chain(&file.to_string(), &text)?.swap_remove(0);
     if root.public_key()? != info.public_key || root.uri_id()? != trust_domain.id() {
         return Err(Failure::new(

@@ -1,18 +1,17 @@
 //! `keyd escrow ...`.
 
-use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use keyd_api::Client;
-use keyd_api::v1::RestoredKey;
-use keyd_core::{Failure, Namespace, Reason, Secret};
+use keyd_api::v1::KeyOutcome;
+use keyd_core::{Failure, Namespace, Secret};
 use keyd_escrow::{EscrowFile, FILE_LIMIT, OperatorKey, PEM_LIMIT};
 use keyd_unix::Output;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::private_file;
+use super::files::{read, read_secret, save_new};
+use super::outcomes::{self, Counts};
 
 /// The keys of a node in one file that only the operator opens, for the day when its TPM or token is lost.
 ///
@@ -70,9 +69,16 @@ impl Escrow {
             Self::Restore { input, key, node, dry_run } => {
                 let (file, unlocked) = unlock(&input, &key)?;
                 let node = node.unwrap_or_default();
-                let said = |key: &RestoredKey| output.progress(&line(key));
-                let keys = client.restore_escrow(file, &unlocked, &node, dry_run, said).await?;
-                told(&keys, dry_run, output)
+                let say = |key: &KeyOutcome| output.progress(&outcomes::line(key));
+                let keys = client.restore_escrow(file, &unlocked, &node, dry_run, say).await?;
+                let sentence = |counts: &Counts| {
+                    let Counts { done, current, due, failed } = counts;
+                    match dry_run {
+                        true => format!("{due} would be restored, {current} are there, {failed} cannot be"),
+                        false => format!("{done} restored, {current} were there, {failed} failed"),
+                    }
+                };
+                outcomes::show(&keys, "restored", sentence, "were not restored", output)
             }
         }
     }
@@ -81,11 +87,8 @@ impl Escrow {
 fn new_recipient(public: &Path, private: &Path, output: &Output) -> Result<(), Failure> {
     let key = OperatorKey::generate()?;
     let recipient = key.recipient();
-    let put = |path: &Path, mode, bytes: &[u8]| {
-        private_file::write_new(path, mode, bytes).map_err(|why| of(path, why))
-    };
-    put(private, 0o600, key.to_pem()?.expose())?;
-    put(public, 0o644, recipient.to_pem()?.as_bytes())?;
+    save_new(private, 0o600, key.to_pem()?.expose())?;
+    save_new(public, 0o644, recipient.to_pem()?.as_bytes())?;
     let recipient = hex::encode(recipient.fingerprint());
     output.show(&json!({ "recipient": recipient, "public": public, "private": private }), |_| {
         format!(
@@ -104,7 +107,7 @@ async fn export(
     output: &Output,
 ) -> Result<(), Failure> {
     let (summary, file) = client.export_escrow(namespace).await?;
-    private_file::write_new(out, 0o600, &file).map_err(|why| of(out, why))?;
+    save_new(out, 0o600, &file)?;
     let recipient = hex::encode(&summary.recipient);
     let left_out: Vec<_> = summary.left_out.iter().map(|l| json!({ "key": l.key, "why": l.why })).collect();
     let value = json!({
@@ -126,61 +129,13 @@ async fn export(
 
 /// The escrow, and what opens it and no other.
 fn unlock(input: &Path, key: &Path) -> Result<(Vec<u8>, Secret), Failure> {
-    let mut file = Vec::new();
-    let limit = FILE_LIMIT as u64 + 1;
-    let read = fs::File::open(input).and_then(|open| open.take(limit).read_to_end(&mut file));
-    read.map_err(|e| of(input, format!("cannot read it: {e}")))?;
+    let file = read(input, FILE_LIMIT)?;
     let named = |path: &Path, e: keyd_escrow::Error| {
         let failure = Failure::from(e);
         Failure::new(failure.reason, format!("{}: {}", path.display(), failure.message))
     };
     let escrow = EscrowFile::parse(&file).map_err(|e| named(input, e))?;
-    let pem = private_file::read(key, PEM_LIMIT as u64).map_err(|why| of(key, why))?;
-    let operator = OperatorKey::from_pem(&Secret::new(pem)).map_err(|e| named(key, e))?;
+    let operator = OperatorKey::from_pem(&read_secret(key, PEM_LIMIT)?).map_err(|e| named(key, e))?;
     let unlocked = operator.unlock(&escrow).map_err(|e| named(input, e))?;
     Ok((file, unlocked))
-}
-
-fn told(keys: &[RestoredKey], dry_run: bool, output: &Output) -> Result<(), Failure> {
-    let count = |outcome: &str| keys.iter().filter(|key| key.outcome == outcome).count();
-    let (restored, current, due, failed) =
-        (count("restored"), count("current"), count("due"), count("failed"));
-    let value = json!({
-        "keys": keys.iter().map(describe).collect::<Vec<_>>(),
-        "restored": restored, "current": current, "due": due, "failed": failed,
-    });
-    output.show(&value, |_| match dry_run {
-        true => format!("{due} would be restored, {current} are there, {failed} cannot be"),
-        false => format!("{restored} restored, {current} were there, {failed} failed"),
-    })?;
-    match keys.iter().find(|key| key.outcome == "failed") {
-        None => Ok(()),
-        Some(first) => {
-            let reason = Reason::from_name(&first.reason).unwrap_or(Reason::Internal);
-            Err(Failure::new(
-                reason,
-                format!("{failed} keys were not restored, first {}: {}", first.key, first.message),
-            ))
-        }
-    }
-}
-
-fn line(key: &RestoredKey) -> String {
-    let details = [&key.protection, &key.message].map(String::as_str).join("");
-    let details = if details.is_empty() { details } else { format!(": {details}") };
-    format!("{} of {}: {} {}{details}", key.number, key.of, key.key, key.outcome)
-}
-
-fn describe(key: &RestoredKey) -> Value {
-    match key.outcome.as_str() {
-        "failed" => json!({
-            "key": key.key, "outcome": key.outcome, "reason": key.reason, "message": key.message,
-        }),
-        "due" => json!({ "key": key.key, "outcome": key.outcome }),
-        _ => json!({ "key": key.key, "outcome": key.outcome, "protection": key.protection }),
-    }
-}
-
-fn of(path: &Path, why: String) -> Failure {
-    Failure::new(Reason::BadRequest, format!("{}: {why}", path.display()))
 }

@@ -1,6 +1,5 @@
 //! `keyd key ...`.
 
-pub(super) mod files;
 mod how;
 
 use std::path::{Path, PathBuf};
@@ -14,8 +13,9 @@ use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason};
 use keyd_unix::Output;
 use serde_json::{Value, json};
 
-use files::{is_stdio, read, write, write_secret};
 use how::How;
+
+use super::files::{is_stdio, read_input, write_output, write_secret};
 
 /// Keys are named NAMESPACE/ID, such as spire-server/x509-CA-A.
 #[derive(Subcommand)]
@@ -157,12 +157,12 @@ impl Key {
                     Format::Pem => pem(&info)?.into_bytes(),
                     Format::Der => info.public_key.spki().to_vec(),
                 };
-                write(out.as_deref().unwrap_or(Path::new("-")), &bytes)
+                write_output(out.as_deref().unwrap_or(Path::new("-")), &bytes)
             }
             Self::Sign { key, input, how, out } => {
-                let given = read(&input)?;
+                let given = read_input(&input)?;
                 let signed = client.sign(&key, how.prepare(&given).input()).await?;
-                write(&out, &signed.signature)?;
+                write_output(&out, &signed.signature)?;
                 let value = json!({
                     "key": key, "signature_bytes": signed.signature.len(), "fingerprint": hex::encode(&signed.fingerprint),
                 });
@@ -170,7 +170,7 @@ impl Key {
                 if is_stdio(&out) { Ok(()) } else { output.show(&value, |_| String::new()) }
             }
             Self::Verify { key, input, how, signature } => {
-                let (given, signature) = (read(&input)?, read(&signature)?);
+                let (given, signature) = (read_input(&input)?, read_input(&signature)?);
                 let (prepared, info) = (how.prepare(&given), client.show_key(&key).await?);
                 // What this key never signs is a mistake in the options and no bad signature.
                 prepared.input().check(info.algorithm)?;
@@ -181,7 +181,7 @@ impl Key {
                 output.show(&value, |_| format!("verified by {key}"))
             }
             Self::Decapsulate { key, input, out } => {
-                let opened = client.decapsulate(&key, &read(&input)?).await?;
+                let opened = client.decapsulate(&key, &read_input(&input)?).await?;
                 write_secret(&out, &opened.shared_secret)?;
                 let value = json!({
                     "key": key, "shared_secret_bytes": opened.shared_secret.len(),

@@ -6,17 +6,17 @@ mod ca;
 mod config;
 mod doctor;
 mod escrow;
+mod files;
 mod key;
 mod metrics;
 mod node;
+mod outcomes;
 mod reseal;
 mod serve;
 mod status;
 mod token;
 mod tpm;
 
-use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -151,23 +151,4 @@ fn pcr_value(text: &str) -> Result<(u8, [u8; 32]), String> {
         Some((index.parse().ok().filter(|index| *index < 24)?, bytes))
     };
     read().ok_or_else(|| format!("{text:?} is not INDEX=VALUE, a PCR from 0 to 23 and 64 hexadecimal digits"))
-}
-
-/// Writes a file that all may read, whole or not at all.
-fn save(path: &Path, contents: &[u8]) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| {
-        Failure::new(Reason::BadRequest, format!("{}: cannot write it: {e}", path.display()))
-    };
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .open(&partial)
-        .map_err(failed)?;
-    std::io::Write::write_all(&mut file, contents).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    fs::rename(&partial, path).map_err(failed)
 }

@@ -1,10 +1,10 @@
 //! The `[escrow]` table.
 
-use std::fs;
 use std::path::PathBuf;
 
 use keyd_core::{Failure, Reason};
 use keyd_escrow::{PEM_LIMIT, Recipient};
+use keyd_unix::file;
 use serde::Deserialize;
 
 /// `[escrow]`
@@ -21,13 +21,9 @@ impl EscrowTable {
     /// # Errors
     /// [`Reason::BadConfig`] naming the file.
     pub fn recipient(&self) -> Result<Recipient, Failure> {
-        let file = self.recipient.display();
-        let bad = |why: String| Failure::new(Reason::BadConfig, format!("[escrow] recipient {file}: {why}"));
-        let found = fs::metadata(&self.recipient).map_err(|e| bad(format!("cannot look at it: {e}")))?;
-        if found.len() > PEM_LIMIT as u64 {
-            return Err(bad(format!("it has more than {PEM_LIMIT} bytes")));
-        }
-        let pem = fs::read(&self.recipient).map_err(|e| bad(format!("cannot read it: {e}")))?;
+        let name = self.recipient.display();
+        let bad = |why: String| Failure::new(Reason::BadConfig, format!("[escrow] recipient {name}: {why}"));
+        let pem = file::read(&self.recipient, PEM_LIMIT).map_err(|e| bad(format!("cannot read it: {e}")))?;
         Recipient::from_pem(&pem).map_err(|e| bad(e.to_string()))
     }
 }

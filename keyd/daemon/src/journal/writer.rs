@@ -8,7 +8,7 @@ use keyd_core::{Failure, Reason};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::State;
-use crate::keyring::now;
+use crate::clock::now;
 
 /// Most records that go to the disk together.
 const BATCH: usize = 1024;

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use keyd_audit::Origin;
 use keyd_core::{Algorithm, Failure, KeyId};
 
-use super::{Key, Keyring, Making, undisturbed};
-
-/// keyd's own namespace; the configuration can neither define it nor grant anything in it.
-pub const OWN_NAMESPACE: &str = "keyd";
+use super::making::Making;
+use super::{Key, Keyring, undisturbed};
+use crate::config::OWN_NAMESPACE;
 
 /// The id of the audit key.
 ///

@@ -2,22 +2,13 @@
 
 use std::sync::Arc;
 
-use keyd_audit::{Draft, Event, Origin};
+use keyd_audit::{Event, Origin};
 use keyd_core::{Failure, KeyId, Namespace, Protection, Reason};
 use keyd_escrow::EscrowedKey;
 
-use super::{Key, Keyring, facts, may_fall_back, undisturbed};
+use super::making::Placed;
+use super::{Key, Keyring, Outcome, facts, undisturbed};
 use crate::store::KeyRecord;
-
-/// What became of a key of an escrow.
-pub enum Restored {
-    /// It is there again, under this protection.
-    Done(Protection),
-    /// It was there, and opens.
-    Current(Protection),
-    /// It is to be restored; nothing was changed.
-    Due,
-}
 
 impl Keyring {
     /// The keys of these namespaces, with their secrets, and those that have none to give. Keys that were not used yet are
@@ -54,12 +45,7 @@ impl Keyring {
     /// # Errors
     /// [`Reason::KeyExists`] where another key has that name; [`Reason::UnknownNamespace`],
     /// [`Reason::ProtectionUnavailable`], [`Reason::LimitExceeded`], and the devices' own.
-    pub async fn restore(
-        &self,
-        origin: Origin,
-        key: EscrowedKey,
-        dry_run: bool,
-    ) -> Result<Restored, Failure> {
+    pub async fn restore(&self, origin: Origin, key: EscrowedKey, dry_run: bool) -> Result<Outcome, Failure> {
         let keyring = self.clone();
         undisturbed(async move {
             let _lock = keyring.lock(key.id()).await;
@@ -72,21 +58,21 @@ impl Keyring {
                     return Err(other_key(&known.record, &key));
                 }
                 Some(known) if keyring.opens(&known.record).await? => {
-                    return Ok(Restored::Current(known.record.protection));
+                    return Ok(Outcome::Current(known.record.protection));
                 }
                 Some(_) => None,
                 None => Some(keyring.take_place(key.id())?),
             };
             let candidates = keyring.candidates(key.id(), None)?;
             if dry_run {
-                return Ok(Restored::Due);
+                return Ok(Outcome::Due);
             }
             let sealed = keyring.seal_again(origin, &key, &candidates).await?;
             if let Some(place) = place {
                 // It is the key's now, until the key is deleted.
                 place.forget();
             }
-            Ok(Restored::Done(sealed.record.protection))
+            Ok(Outcome::Done(sealed.record.protection))
         })
         .await
     }
@@ -109,47 +95,37 @@ impl Keyring {
         key: &EscrowedKey,
         candidates: &[Protection],
     ) -> Result<Arc<Key>, Failure> {
-        let (id, version) = (key.id(), key.version());
-        let mut refusal = None;
-        for protection in candidates.iter().filter(|protection| **protection != Protection::Hsm) {
-            let record = KeyRecord {
-                id: id.clone(),
-                algorithm: key.public_key().algorithm(),
-                protection: *protection,
-                version,
-                created_at: key.created_at(),
-                public_key: key.public_key().clone(),
-                material: Vec::new(),
-            };
-            match self.shared.places.seal_again(&record, *protection, key.secret()).await {
-                Ok((record, soft)) => {
-                    self.put_recorded(origin, Event::KeyRestored(facts(&record)), &record).await?;
-                    tracing::warn!(key = %id, version, %protection, "key restored from an escrow");
-                    return Ok(self.show(Key::new(record, Some(soft))));
-                }
-                Err(failure) if may_fall_back(failure.reason) => {
-                    tracing::warn!(key = %id, %protection, %failure, "protection not available");
-                    let event = Event::Fallback {
-                        key: id.clone(),
-                        algorithm: record.algorithm,
-                        protection: *protection,
-                    };
-                    self.shared.journal.owe(Draft::failed(origin, event, failure.reason)).await;
-                    refusal = Some(failure);
-                }
-                Err(failure) => return Err(failure),
-            }
-        }
-        Err(refusal.unwrap_or_else(|| {
-            Failure::new(
+        let (id, algorithm) = (key.id(), key.public_key().algorithm());
+        let candidates: Vec<_> = candidates.iter().copied().filter(|p| *p != Protection::Hsm).collect();
+        if candidates.is_empty() {
+            return Err(Failure::new(
                 Reason::ProtectionUnavailable,
                 format!(
                     "namespace {} accepts hsm alone, and no key is put into a token: make a new one with `keyd key create \
                      {id}`, or accept hsm-wrapped there",
                     id.namespace
                 ),
-            )
-        }))
+            ));
+        }
+        let seal = |protection| {
+            let record = KeyRecord {
+                id: id.clone(),
+                algorithm,
+                protection,
+                version: key.version(),
+                created_at: key.created_at(),
+                public_key: key.public_key().clone(),
+                material: Vec::new(),
+            };
+            async move { self.shared.places.seal_again(&record, protection, key.secret()).await }
+        };
+        let Placed { made: (record, soft), instead_of } =
+            self.first_place(origin, id, algorithm, &candidates, seal).await?;
+        self.put_recorded(origin, Event::KeyRestored(facts(&record)), &record).await?;
+        let (version, protection) = (record.version, record.protection);
+        tracing::warn!(key = %id, version, %protection, "key restored from an escrow");
+        self.count_fallback(&record, instead_of);
+        Ok(self.show(Key::new(record, Some(soft))))
     }
 }
 

@@ -6,19 +6,9 @@ use keyd_audit::{Event, Origin};
 use keyd_core::{Failure, KeyId, Protection, Reason};
 use keyd_tpm::{PcrValue, Tpm};
 
-use super::{Key, KeyRecord, Keyring, facts, undisturbed};
+use super::{Key, Keyring, Outcome, facts, undisturbed};
 use crate::places;
-
-/// What became of a key's seal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resealed {
-    /// It is a new one.
-    Done,
-    /// It was already as a new one would be.
-    Current,
-    /// It is to be renewed; nothing was changed.
-    Due,
-}
+use crate::store::KeyRecord;
 
 impl Keyring {
     /// The keys that the TPM sealed, sorted.
@@ -38,7 +28,7 @@ impl Keyring {
         tpm: Arc<Tpm>,
         expected: Arc<[PcrValue]>,
         dry_run: bool,
-    ) -> Result<Resealed, Failure> {
+    ) -> Result<Outcome, Failure> {
         let keyring = self.clone();
         undisturbed(async move {
             let _lock = keyring.lock(&id).await;
@@ -48,10 +38,10 @@ impl Keyring {
             }
             let standing = tpm.examine(vec![key.record.material.clone()], &expected).await?;
             if standing.iter().all(|standing| standing.current) {
-                return Ok(Resealed::Current);
+                return Ok(Outcome::Current(Protection::TpmSealed));
             }
             if dry_run {
-                return Ok(Resealed::Due);
+                return Ok(Outcome::Due);
             }
             let secret = keyring.opened(&key).await?.secret();
             let (record, context) =
@@ -62,7 +52,7 @@ impl Keyring {
             keyring.put_recorded(origin, Event::KeyResealed(facts(&renewed)), &renewed).await?;
             tracing::info!(key = %id, version = renewed.version, "key sealed anew");
             keyring.show(Key::new(renewed, Some(soft)));
-            Ok(Resealed::Done)
+            Ok(Outcome::Done(Protection::TpmSealed))
         })
         .await
     }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use keyd_api::v1;
 use keyd_api::v1::admin_service_server::AdminService;
-use keyd_core::{Failure, Health, Operation, Reason};
+use keyd_core::{Failure, Health, Operation};
 use keyd_pkcs11::Token;
+use keyd_unix::off_worker;
 use tonic::{Request, Response, Status};
 
+use super::each::{Told, each};
 use super::tpm::no_tpm;
 use super::{Services, refuse, reseal};
 use crate::doctor;
@@ -31,13 +33,12 @@ pub struct Admin {
 impl AdminService for Services {
     async fn ping(&self, _: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
         let services = self.clone();
-        let pinged = tokio::task::spawn_blocking(move || {
+        off_worker(move || {
             let _rules = services.rules.now();
-            services.keyring.count()
-        });
-        pinged
-            .await
-            .map_err(|e| refuse(Failure::new(Reason::Internal, format!("no thread answers: {e}"))))?;
+            Ok::<_, Failure>(services.keyring.count())
+        })
+        .await
+        .map_err(refuse)?;
         Ok(Response::new(v1::PingResponse {}))
     }
 
@@ -73,7 +74,7 @@ impl AdminService for Services {
         Ok(Response::new(v1::RemoveOrphanResponse { label }))
     }
 
-    type ResealStream = reseal::Told;
+    type ResealStream = Told;
 
     async fn reseal(
         &self,
@@ -81,11 +82,18 @@ impl AdminService for Services {
     ) -> Result<Response<Self::ResealStream>, Status> {
         let origin = self.permit_node(&request, Operation::Reseal).await.map_err(refuse)?;
         let request = request.into_inner();
-        let tpm = self.tpm.as_ref().ok_or_else(|| refuse(no_tpm()))?.in_background();
-        let expected = reseal::expected(request.expected).map_err(refuse)?;
+        let tpm = Arc::new(self.tpm.as_ref().ok_or_else(|| refuse(no_tpm()))?.in_background());
+        let expected: Arc<[_]> = reseal::expected(request.expected).map_err(refuse)?.into();
         // What cannot be asked for is refused once, and not key by key.
         tpm.examine(Vec::new(), &expected).await.map_err(refuse)?;
-        Ok(Response::new(reseal::reseal_all(self.keyring.clone(), origin, tpm, expected, request.dry_run)))
+        let keys = self.keyring.sealed_by_tpm();
+        let keys = keys.into_iter().map(|key| (key.record.id.clone(), ())).collect();
+        let (keyring, dry_run) = (self.keyring.clone(), request.dry_run);
+        let reseal = move |id, ()| {
+            let (keyring, tpm, expected) = (keyring.clone(), Arc::clone(&tpm), Arc::clone(&expected));
+            async move { keyring.reseal(origin, id, tpm, expected, dry_run).await }
+        };
+        Ok(Response::new(each(keys, "resealed", reseal)))
     }
 
     async fn audit_log(

@@ -2,7 +2,8 @@
 
 use keyd_api::v1;
 use keyd_audit::{Files, Position};
-use keyd_core::{Failure, Operation, Reason};
+use keyd_core::{Failure, Operation};
+use keyd_unix::off_worker;
 use tonic::Request;
 
 use super::Services;
@@ -19,10 +20,8 @@ impl Services {
         self.permit_node(&request, Operation::Audit).await?;
         let v1::AuditLogRequest { segment, offset } = request.into_inner();
         let dir = self.journal.dir().to_owned();
-        let read = move || Files::at(&dir)?.read(Position { segment, offset });
-        let chunk = tokio::task::spawn_blocking(read)
-            .await
-            .map_err(|e| Failure::new(Reason::Internal, format!("reading the audit log broke off: {e}")))??;
+        let read = move || -> Result<_, Failure> { Ok(Files::at(&dir)?.read(Position { segment, offset })?) };
+        let chunk = off_worker(read).await?;
         Ok(v1::AuditLogResponse {
             file: chunk.path.display().to_string(),
             lines: chunk.lines.into(),

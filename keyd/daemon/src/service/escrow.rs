@@ -6,17 +6,19 @@ use keyd_api::v1;
 use keyd_api::v1::escrow_service_server::EscrowService;
 use keyd_api::v1::export_escrow_response::Part as Out;
 use keyd_api::v1::restore_escrow_request::Part as In;
-use keyd_audit::{Draft, Event, Origin};
+use keyd_audit::{Draft, Event};
 use keyd_core::{Failure, KeyId, Namespace, Operation, Reason, Secret};
 use keyd_escrow::{EscrowFile, EscrowedKey, FILE_LIMIT, Recipient, seal};
+use keyd_unix::off_worker;
 use prost::bytes::Bytes;
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::each::{Told, each};
 use super::{Services, optional, refuse};
-use crate::keyring::{Keyring, OWN_NAMESPACE, Restored, now};
+use crate::clock::now;
+use crate::config::OWN_NAMESPACE;
 
 /// Length of a part of the file in one message, in bytes.
 const CHUNK: usize = 256 * 1024;
@@ -67,7 +69,7 @@ impl EscrowService for Services {
                 recipient: of.to_vec().into(),
                 node: node.clone(),
             };
-            let file = off_worker(move || Ok(seal(&recipient, &node, now(), &keys)?)).await?;
+            let file = off_worker(move || seal(&recipient, &node, now(), &keys)).await?;
             let event = Event::EscrowExported { keys: summary.keys, namespace: wanted, recipient: of };
             self.journal.append(vec![Draft::done(origin, event)]).await?;
             tracing::warn!(keys = count, recipient = hex::encode(&summary.recipient), "escrow exported");
@@ -76,7 +78,7 @@ impl EscrowService for Services {
         parts.await.map(|parts| Response::new(tokio_stream::iter(parts))).map_err(refuse)
     }
 
-    type RestoreStream = ReceiverStream<Result<v1::RestoredKey, Status>>;
+    type RestoreStream = Told;
 
     async fn restore(
         &self,
@@ -98,7 +100,13 @@ impl EscrowService for Services {
             Ok((origin, keys, terms.dry_run))
         };
         let (origin, keys, dry_run) = keys.await.map_err(refuse)?;
-        Ok(Response::new(restore_all(self.keyring.clone(), origin, keys, dry_run)))
+        let keys = keys.into_iter().map(|key| (key.id().clone(), key)).collect();
+        let keyring = self.keyring.clone();
+        let restore = move |_, key| {
+            let keyring = keyring.clone();
+            async move { keyring.restore(origin, key, dry_run).await }
+        };
+        Ok(Response::new(each(keys, "restored", restore)))
     }
 }
 
@@ -176,51 +184,8 @@ fn open(file: &[u8], unlocked: &Secret, node: &str) -> Result<Vec<EscrowedKey>, 
     Ok(file.open(unlocked)?)
 }
 
-/// One key after the other, until all are done or the caller has left.
-fn restore_all(
-    keyring: Keyring,
-    origin: Origin,
-    keys: Vec<EscrowedKey>,
-    dry_run: bool,
-) -> ReceiverStream<Result<v1::RestoredKey, Status>> {
-    let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    tokio::spawn(async move {
-        let of = u32::try_from(keys.len()).unwrap_or(u32::MAX);
-        for (key, number) in keys.into_iter().zip(1..) {
-            let id = key.id().to_string();
-            let (outcome, protection, failure) = match keyring.restore(origin, key, dry_run).await {
-                Ok(Restored::Done(protection)) => ("restored", Some(protection), None),
-                Ok(Restored::Current(protection)) => ("current", Some(protection), None),
-                Ok(Restored::Due) => ("due", None, None),
-                Err(failure) => ("failed", None, Some(failure)),
-            };
-            let told = v1::RestoredKey {
-                key: id,
-                outcome: outcome.to_owned(),
-                protection: protection.map(|p| p.to_string()).unwrap_or_default(),
-                reason: failure.as_ref().map(|f| f.reason.name().to_owned()).unwrap_or_default(),
-                message: failure.map(|f| f.message).unwrap_or_default(),
-                number,
-                of,
-            };
-            if sender.send(Ok(told)).await.is_err() {
-                return;
-            }
-        }
-    });
-    ReceiverStream::new(receiver)
-}
-
 fn node_name() -> Result<String, Failure> {
     let failed = |why: String| Failure::new(Reason::Internal, format!("the host name cannot be had: {why}"));
     let name = nix::unistd::gethostname().map_err(|e| failed(e.to_string()))?;
     name.into_string().map_err(|_| failed("it is no text".to_owned()))
-}
-
-async fn off_worker<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("an escrow broke off: {e}"))))
 }

@@ -3,6 +3,7 @@
 mod admin;
 mod audit;
 mod binding;
+mod each;
 mod escrow;
 mod keys;
 mod reseal;
@@ -20,8 +21,9 @@ use tower::layer::util::{Identity, Stack};
 pub use admin::Admin;
 pub use binding::Bindings;
 
+use crate::checkpoints::Checkpoints;
 use crate::in_force::InForce;
-use crate::journal::{Checkpoints, Journal};
+use crate::journal::Journal;
 use crate::keyring::{Keyring, unknown_namespace};
 use crate::limits::CallsPerUser;
 

@@ -7,9 +7,9 @@ use cryptoki::session::Session;
 use cryptoki::slot::Slot;
 use keyd_core::{Algorithm, Family, KeyId};
 
-use super::WRAPPING_KEY;
 use super::dialect::Dialect;
 use super::module::Module;
+use crate::WRAPPING_KEY;
 use crate::ecdsa;
 use crate::error::{self, Error};
 use crate::wire::{Class, Description, Object, Objects};

@@ -36,9 +36,6 @@ use crate::wire::{Answer, Opening, Reply, Request, Serve, Task};
 use desk::Desk;
 use module::Module;
 
-/// Label of the token's AES key that wraps secrets.
-pub(crate) const WRAPPING_KEY: &str = "keyd wrapping key";
-
 /// The last of the standard descriptors.
 const STDERR: RawFd = 2;
 

@@ -7,10 +7,10 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
+use super::keys;
 use super::module::Module;
-use super::{WRAPPING_KEY, keys};
 use crate::error::{self, Error};
-use crate::lock;
+use crate::{WRAPPING_KEY, lock};
 
 /// Length of a wrapping key's CKA_ID, in bytes.
 pub(super) const ID_LEN: usize = 16;

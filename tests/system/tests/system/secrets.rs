@@ -71,7 +71,7 @@ async fn a_pin_that_the_tpm_sealed_opens_the_token_and_is_nowhere_to_be_seen() {
     let tpm_table = format!("[tpm]\ntcti = {:?}\nseal_to = \"pcrs\"\npcrs = [16]\n", bus.tcti());
     let config = table + &tpm_table + &namespaces(&[("hsm", &[Protection::Hsm])]);
     let file = configure(dir.path(), &config).unwrap();
-    refused_start(&file).await.is(FAILED, Reason::BadConfig, &["pin.sealed", "cannot look at it"]);
+    refused_start(&file).await.is(FAILED, Reason::BadConfig, &["pin.sealed", "cannot read it"]);
 
     let seal = async || {
         let mut seal = Command::new(binary("keyd").unwrap());

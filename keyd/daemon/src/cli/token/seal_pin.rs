@@ -11,9 +11,6 @@ use serde_json::json;
 use crate::config::{Config, DEFAULT_CONFIG};
 use crate::{devices, pin};
 
-/// Longest PIN that is read, in bytes.
-const PIN_LIMIT: u64 = 1024;
-
 /// Seal a user PIN to this node's TPM, for pin_sealed in keyd.toml
 ///
 /// The PIN comes from standard input or a file of mode 0600, and is sealed as [tpm] in keyd.toml says. It works without a
@@ -50,9 +47,9 @@ impl SealPin {
 }
 
 fn from_standard_input() -> Result<Secret, Failure> {
-    let mut bytes = Vec::with_capacity(PIN_LIMIT as usize);
+    let mut bytes = Vec::with_capacity(pin::PIN_LIMIT);
     let bad = |why: String| Failure::new(Reason::BadRequest, format!("the PIN on standard input: {why}"));
-    let read = std::io::stdin().lock().take(PIN_LIMIT).read_to_end(&mut bytes);
+    let read = std::io::stdin().lock().take(pin::PIN_LIMIT as u64).read_to_end(&mut bytes);
     read.map_err(|e| bad(format!("cannot read it: {e}")))?;
     pin::from_text(bytes).ok_or_else(|| bad("it is empty".to_owned()))
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use keyd_audit::{Base64, Draft, Event, Head, Origin, checkpoint_message};
 use keyd_core::{Failure, Reason, SignInput};
+use keyd_unix::off_worker;
 use tokio::sync::Mutex;
 
-use super::{Journal, State};
+use crate::journal::{Journal, State};
 use crate::keyring::Keyring;
 use crate::store::Store;
 
@@ -118,8 +119,6 @@ impl Checkpoints {
     /// A log that is shorter at the next start was cut.
     async fn remember(&self, head: Head) -> Result<(), Failure> {
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || store.set_audit_anchor(head))
-            .await
-            .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("disk work broke off: {e}"))))
+        off_worker(move || store.set_audit_anchor(head)).await
     }
 }

@@ -1,0 +1,17 @@
+//! Work that blocks, away from the async workers.
+
+use keyd_core::{Failure, Reason};
+
+/// Runs what blocks (disk, devices, long computation) on a thread of its own.
+///
+/// # Errors
+/// Those of the work; [`Reason::Internal`] where it panicked.
+pub async fn off_worker<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<Failure> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(Failure::new(Reason::Internal, format!("work off the async workers broke off: {error}")).into())
+    })
+}

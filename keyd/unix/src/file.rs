@@ -1,0 +1,113 @@
+//! Files, read within a limit and written whole. All of it blocks on the disk.
+
+use std::fs::{File, OpenOptions, remove_file, rename};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Reads a file of at most `limit` bytes.
+///
+/// # Errors
+/// Those of the system, and one that names the limit.
+pub fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limit {
+        return Err(io::Error::other(format!("it has more than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Reads a file of at most `limit` bytes that no other user may read, without copies of it left in memory.
+///
+/// # Errors
+/// Those of the system, and one that names the mode or the limit; never its content.
+pub fn read_private(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let found = file.metadata()?;
+    if found.mode() & 0o077 != 0 {
+        let mode = found.mode() & 0o777;
+        return Err(io::Error::other(format!("mode {mode:04o} lets others read it; chmod 0600")));
+    }
+    let len = usize::try_from(found.len()).ok().filter(|len| *len <= limit);
+    let len = len.ok_or_else(|| {
+        io::Error::other(format!("it has {} bytes; at most {limit} belong there", found.len()))
+    })?;
+    // A vector that grows would leave copies.
+    let mut bytes = Vec::with_capacity(len);
+    file.take(len as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes a new file of this mode, on the disk when it returns; one that is there is left alone.
+///
+/// # Errors
+/// Those of the system. Nothing is left then.
+pub fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    written.inspect_err(|_| drop(remove_file(path)))
+}
+
+/// Writes a file of this mode in place of one that is there, on the disk when it returns: a crash leaves one of both,
+/// whole.
+///
+/// # Errors
+/// Those of the system. The old file is then as it was.
+pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    match remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => write_new(&new, mode, bytes)?,
+    }
+    rename(&new, path)?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, b"12345").unwrap();
+        assert_eq!(read(&path, 5).unwrap(), b"12345");
+        assert_eq!(read(&path, 4).unwrap_err().to_string(), "it has more than 4 bytes");
+    }
+
+    #[test]
+    fn what_others_may_read_is_no_private_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        write_new(&path, 0o640, b"12345").unwrap();
+        assert!(read_private(&path, 5).unwrap_err().to_string().contains("0640"));
+        replace(&path, 0o600, b"12345").unwrap();
+        assert_eq!(read_private(&path, 5).unwrap(), b"12345");
+        assert!(read_private(&path, 4).unwrap_err().to_string().contains("it has 5 bytes"));
+    }
+
+    #[test]
+    fn a_new_file_replaces_none_and_a_replacement_has_its_own_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        write_new(&path, 0o644, b"old").unwrap();
+        assert_eq!(write_new(&path, 0o600, b"new").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        // What a crash left.
+        fs::write(dir.path().join("f.new"), b"half").unwrap();
+        replace(&path, 0o600, b"new").unwrap();
+        assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"new".to_vec(), 0o600));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
