@@ -17,8 +17,8 @@ impl Keyring {
     ///
     /// # Errors
     /// [`Reason::KeyNotFound`]; [`Reason::ProtectionUnavailable`] for a move into the token's own keys or out of them, and
-    /// for a protection that the namespace does not accept; [`Reason::BadRequest`] for a weaker one without `weaker`; the
-    /// devices' own. The old seal then stays.
+    /// for a protection that the namespace does not accept; [`Reason::BadRequest`] for a weaker one without `weaker`;
+    /// [`Reason::ProfileForbids`]; the devices' own. The old seal then stays.
     pub async fn migrate(
         &self,
         origin: Origin,
@@ -31,6 +31,7 @@ impl Keyring {
         let migrated = undisturbed(async move {
             let _lock = keyring.lock(&id).await;
             let key = keyring.find(&id)?;
+            keyring.check_profile(&id, key.record.algorithm)?;
             let before = key.record.protection;
             if before == to {
                 return Ok((key, before));

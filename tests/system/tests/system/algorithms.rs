@@ -173,6 +173,11 @@ async fn the_profile_cnsa2_uses_two_algorithms_and_says_what_it_leaves_out() {
     forbidden(client.decapsulate(&id("ml-kem-768"), &[7; 1088]).await.unwrap_err());
     forbidden(client.rotate_key(&id("ml-dsa-65"), None, None).await.unwrap_err());
     forbidden(client.rotate_key(&id("ml-dsa-87"), Some(Algorithm::EcP256), None).await.unwrap_err());
+    for weaker in [true, false] {
+        forbidden(client.migrate_key(&id("ml-dsa-65"), Protection::Software, weaker).await.unwrap_err());
+        forbidden(client.migrate_key(&id("ml-kem-768"), Protection::TpmSealed, weaker).await.unwrap_err());
+        client.migrate_key(&id("ml-dsa-87"), Protection::Software, weaker).await.unwrap();
+    }
     client.sign(&id("ml-dsa-87"), SignInput::Message(b"m")).await.unwrap();
     client.decapsulate(&id("ml-kem-1024"), &[7; 1568]).await.unwrap();
 
