@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use keyd_core::{Algorithm, KeyId, Namespace, Operation, Protection};
 use serde::{Deserialize, Serialize};
 
+use crate::Text;
 use crate::chain::Hash;
 
 /// Something that happened. In JSON the member `event` names it, as `key-created`.
@@ -118,16 +119,17 @@ pub enum Event {
     /// An attestation vouched for an agent's keys.
     AttestationBound {
         /// The agent's SPIFFE ID.
-        agent: String,
-        /// SHA-256 of each key's SubjectPublicKeyInfo, hexadecimal.
+        agent: Text,
+        /// SHA-256 of each key's SubjectPublicKeyInfo, hexadecimal; two at most.
         keys: Vec<String>,
     },
     /// An agent's key was to be certified, by that word.
     AttestationRedeemed {
         /// The agent's SPIFFE ID.
-        agent: String,
-        /// SHA-256 of the key's SubjectPublicKeyInfo, hexadecimal.
-        key: String,
+        agent: Text,
+        /// SHA-256 of the key's SubjectPublicKeyInfo.
+        #[serde(with = "hex::serde")]
+        key: [u8; 32],
     },
     /// A certificate was signed, or was about to be.
     CertificateIssued {
@@ -136,9 +138,9 @@ pub enum Event {
         /// Its version.
         version: u32,
         /// Serial number, hexadecimal.
-        serial: String,
+        serial: Text,
         /// The SPIFFE ID that it certifies.
-        spiffe_id: String,
+        spiffe_id: Text,
         /// Whether it is a CA.
         ca: bool,
         /// SHA-256 of the certified SubjectPublicKeyInfo.
@@ -152,7 +154,7 @@ pub enum Event {
         /// The CA key.
         key: KeyId,
         /// The rule that was broken.
-        rule: String,
+        rule: Text,
         /// How often since the last record of this user and key.
         count: u64,
     },

@@ -14,6 +14,7 @@ mod event;
 mod files;
 mod log;
 mod record;
+mod text;
 mod verify;
 
 pub use chain::{Hash, Head, LINE_LIMIT};
@@ -23,4 +24,5 @@ pub use event::{Base64, Event, KeyFacts};
 pub use files::{Chunk, Files, Position};
 pub use log::{Log, SEGMENT_LIMIT, Torn};
 pub use record::{Draft, Origin, Outcome, Record};
+pub use text::Text;
 pub use verify::{Broken, Report, Verifier};

@@ -12,6 +12,8 @@
 mod chain;
 #[path = "audit/files.rs"]
 mod files;
+#[path = "audit/records.rs"]
+mod records;
 
 use keyd_audit::{Base64, Draft, Event, Head, KeyFacts, Log, Origin, checkpoint_message};
 use keyd_core::{Algorithm, Protection, SignInput};

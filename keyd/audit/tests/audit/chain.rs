@@ -1,7 +1,7 @@
 //! Any change to a chain is found, at its place.
 
-use keyd_audit::{Broken, Draft, Event, Files, Log, Origin, Position, Report, SEGMENT_LIMIT, Verifier};
-use keyd_core::{PublicKey, Reason};
+use keyd_audit::{Broken, Files, Log, Position, Report, SEGMENT_LIMIT, Verifier};
+use keyd_core::PublicKey;
 use proptest::prelude::*;
 
 use super::{audit_key, checkpoint, created, fill, new_key};
@@ -77,48 +77,6 @@ fn a_clock_that_was_set_back_is_told() {
     let chunk = Files::at(dir.path()).unwrap().read(Position::default()).unwrap();
     let lines: Vec<_> = chunk.lines().map(<[u8]>::to_vec).collect();
     assert_eq!(verify(&lines, None).unwrap().clock_set_back, 1);
-}
-
-#[test]
-fn every_kind_of_record_is_read_as_it_was_written() {
-    let key = || "n/k".parse().unwrap();
-    let denied = Event::Denied { operation: keyd_core::Operation::Sign, namespace: None, count: 3 };
-    let events = [
-        Event::Started { version: "0.1.0".to_owned() },
-        Event::Stopped {},
-        Event::PolicyReloaded {},
-        Event::LogRestarted { last: 9 },
-        Event::TailCut { bytes: 3, sha384: [1; 48] },
-        denied.clone(),
-        Event::UnsealFailed { key: key(), count: 1 }.times(u64::MAX),
-        Event::AttestationBound { agent: "spiffe://td/a".to_owned(), keys: vec!["ab".to_owned()] },
-        Event::CertificateIssued {
-            key: key(),
-            version: 1,
-            serial: "01".to_owned(),
-            spiffe_id: "spiffe://td/\u{e9}\"".to_owned(),
-            ca: false,
-            spki_sha256: [2; 32],
-            not_after: -1,
-        },
-        Event::IssuanceRefused { key: key(), rule: "the life".to_owned(), count: 1 },
-    ];
-    let dir = tempfile::tempdir().unwrap();
-    let (mut log, _) = Log::open(dir.path(), SEGMENT_LIMIT, None).unwrap();
-    let drafts: Vec<_> = events
-        .into_iter()
-        .map(|event| Draft::failed(Origin { uid: Some(0), pid: Some(-1) }, event, Reason::TokenAbsent))
-        .collect();
-    log.append(5, &drafts).unwrap();
-    let chunk = Files::at(dir.path()).unwrap().read(Position::default()).unwrap();
-    let mut verifier = Verifier::new(None);
-    let records: Vec<_> = chunk.lines().map(|line| verifier.take(line).unwrap()).collect();
-    assert_eq!(records.len(), drafts.len() + 1);
-    for (record, draft) in records.iter().skip(1).zip(&drafts) {
-        assert_eq!((&record.event, record.origin, record.result), (&draft.event, draft.origin, draft.result));
-        let json = serde_json::to_value(record).unwrap();
-        assert_eq!(json["event"], record.event.name());
-    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use keyd_audit::{Draft, Event, Origin};
+use keyd_audit::{Draft, Event, Origin, Text};
 use keyd_core::{Algorithm, Failure, KeyId, Reason, SignInput};
 use keyd_x509::issuance::{Allowed, Issued, Profile};
 
@@ -87,7 +87,7 @@ impl Keyring {
                 tracing::warn!(key = %key.record.id, uid = origin.uid, pid = origin.pid, %refused, "not signed");
                 let event = Event::IssuanceRefused {
                     key: key.record.id.clone(),
-                    rule: refused.rule.to_owned(),
+                    rule: Text::cut(refused.rule),
                     count: 1,
                 };
                 self.shared.journal.repeated(Draft::failed(origin, event, failure.reason)).await;
@@ -122,8 +122,8 @@ fn recorded(key: &KeyRecord, issued: &Issued) -> Event {
     Event::CertificateIssued {
         key: key.id.clone(),
         version: key.version,
-        serial: hex::encode(&issued.serial),
-        spiffe_id: issued.spiffe_id.to_string(),
+        serial: Text::cut(&hex::encode(&issued.serial)),
+        spiffe_id: Text::cut(issued.spiffe_id.as_str()),
         ca: issued.ca,
         spki_sha256: issued.spki_sha256,
         not_after: i64::try_from(not_after).unwrap_or(i64::MAX),

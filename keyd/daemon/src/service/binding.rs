@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use keyd_api::v1;
 use keyd_api::v1::binding_service_server::BindingService;
-use keyd_audit::{Draft, Event};
+use keyd_audit::{Draft, Event, Text};
 use keyd_core::{Failure, Operation, Reason};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -97,7 +97,7 @@ impl BindingService for Services {
             let request = request.into_inner();
             let keys: Vec<_> = request.spki_sha256.iter().map(|h| hash(h)).collect::<Result<_, _>>()?;
             let named = keys.iter().take(KEYS).map(hex::encode).collect();
-            let event = Event::AttestationBound { agent: shown(&request.agent_id), keys: named };
+            let event = Event::AttestationBound { agent: Text::cut(&request.agent_id), keys: named };
             self.journal.append(vec![Draft::done(origin, event.clone())]).await?;
             let bound = self.bindings.bind(request.agent_id, keys);
             if let Err(failure) = &bound {
@@ -117,7 +117,7 @@ impl BindingService for Services {
             let request = request.into_inner();
             let key = hash(&request.spki_sha256)?;
             let redeemed = self.bindings.redeem(&request.agent_id, &key);
-            let event = Event::AttestationRedeemed { agent: shown(&request.agent_id), key: hex::encode(key) };
+            let event = Event::AttestationRedeemed { agent: Text::cut(&request.agent_id), key };
             let draft = match &redeemed {
                 Ok(()) => Draft::done(origin, event),
                 Err(failure) => Draft::failed(origin, event, failure.reason),
@@ -127,11 +127,6 @@ impl BindingService for Services {
         };
         redeem.await.map(|()| Response::new(v1::RedeemBindingResponse {})).map_err(refuse)
     }
-}
-
-/// An agent's id as far as the record shows it: a longer one is refused anyway.
-fn shown(agent_id: &str) -> String {
-    agent_id.chars().take(AGENT_ID_LIMIT / 4).collect()
 }
 
 fn hash(bytes: &[u8]) -> Result<[u8; 32], Failure> {
