@@ -58,8 +58,20 @@ pub enum Event {
     },
     /// keyd was told to stop.
     Stopped {},
-    /// The policy was read again.
+    /// The configuration was read again: namespaces, grants, issuance profiles. A refused one changed nothing.
     PolicyReloaded {},
+    /// An operator took an older copy of the store for the right one, while keyd did not run.
+    StoreAccepted {
+        /// How many keys are in it.
+        keys: u64,
+    },
+    /// A private key in the token that no key of keyd's uses was destroyed.
+    OrphanRemoved {
+        /// Its CKA_ID, hexadecimal.
+        object: Text,
+        /// What it was labelled with.
+        label: Text,
+    },
     /// A key was made.
     KeyCreated(KeyFacts),
     /// A key was replaced by a new one.
@@ -188,6 +200,8 @@ impl Event {
             Self::Started { .. } => "started",
             Self::Stopped {} => "stopped",
             Self::PolicyReloaded {} => "policy-reloaded",
+            Self::StoreAccepted { .. } => "store-accepted",
+            Self::OrphanRemoved { .. } => "orphan-removed",
             Self::KeyCreated(_) => "key-created",
             Self::KeyRotated(_) => "key-rotated",
             Self::KeyDeleted(_) => "key-deleted",

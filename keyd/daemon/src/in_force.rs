@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use keyd_core::{Failure, Namespace, Policy, Reason};
 use keyd_unix::ConfigFile;
 
-use crate::config::Config;
+use crate::config::{Config, EscrowTable};
 
 /// The rules in force; every clone sees the same.
 #[derive(Clone)]
@@ -36,10 +36,9 @@ impl InForce {
     /// Puts a first configuration in force.
     ///
     /// # Errors
-    /// [`Reason::BadConfig`] naming a user or group that does not exist.
+    /// As [`Rules::of`].
     pub fn new(config: Config) -> Result<Self, Failure> {
-        let policy = config.policy()?;
-        Ok(Self { rules: Arc::new(RwLock::new(Arc::new(Rules { config, policy }))) })
+        Ok(Self { rules: Arc::new(RwLock::new(Arc::new(Rules::of(config)?))) })
     }
 
     /// The rules as they stand; a later reload does not change them.
@@ -47,12 +46,12 @@ impl InForce {
         self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts another configuration in force, for every call from now on: its namespaces and grants. The rest stays as it was
-    /// when keyd started.
+    /// What another configuration would put in force: its namespaces and grants. The rest stays as it was when keyd started.
+    /// Nothing is changed yet.
     ///
     /// # Errors
-    /// [`Reason::BadConfig`] for one that does not go together with what takes a restart; nothing is changed then.
-    pub fn reload(&self, new: Config) -> Result<Reloaded, Failure> {
+    /// [`Reason::BadConfig`] for one that does not go together with what takes a restart; those of [`Rules::of`].
+    pub fn prepare(&self, new: Config) -> Result<(Rules, Reloaded), Failure> {
         let old = self.now();
         let waiting = new.differences_that_wait(&old.config);
         let config = new.with_places_of(&old.config);
@@ -68,9 +67,25 @@ impl InForce {
             gone: missing_in(&config, &old.config),
             waiting,
         };
+        Ok((Rules::of(config)?, reloaded))
+    }
+
+    /// Puts rules in force for every call from now on.
+    pub fn put(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+}
+
+impl Rules {
+    /// Looks up the users and groups of a configuration, and whether an escrow could be made as it says. Blocks on the disk
+    /// and on directory services.
+    ///
+    /// # Errors
+    /// [`Reason::BadConfig`] naming a user or group that does not exist, or a file.
+    fn of(config: Config) -> Result<Self, Failure> {
+        config.escrow.as_ref().map(EscrowTable::recipient).transpose()?;
         let policy = config.policy()?;
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Rules { config, policy });
-        Ok(reloaded)
+        Ok(Self { config, policy })
     }
 }
 
@@ -84,6 +99,12 @@ fn missing_in(config: &Config, other: &Config) -> Vec<Namespace> {
 mod tests {
     use super::*;
 
+    fn reload(rules: &InForce, new: Config) -> Result<Reloaded, Failure> {
+        let (new, reloaded) = rules.prepare(new)?;
+        rules.put(new);
+        Ok(reloaded)
+    }
+
     fn config(text: &str) -> Config {
         Config::parse("keyd.toml", text).unwrap()
     }
@@ -96,7 +117,7 @@ mod tests {
     fn namespaces_come_and_go_with_a_reload() {
         let rules = InForce::new(config(&(soft("a") + &soft("b")))).unwrap();
         let before = rules.now();
-        let done = rules.reload(config(&(soft("b") + &soft("c")))).unwrap();
+        let done = reload(&rules, config(&(soft("b") + &soft("c")))).unwrap();
         let (a, c) = ("a".parse().unwrap(), "c".parse().unwrap());
         assert_eq!(done, Reloaded { added: vec![c], gone: vec![a], waiting: vec![] });
         let names =
@@ -109,7 +130,10 @@ mod tests {
     fn what_takes_a_restart_is_named_and_stays_as_it_was() {
         let rules = InForce::new(config("socket = \"/a\"\n")).unwrap();
         let new = "socket = \"/b\"\nstate_dir = \"/c\"\ntpm.tcti = \"device:/dev/tpmrm0\"\nlimits.keys = 7\n";
-        assert_eq!(rules.reload(config(new)).unwrap().waiting, ["socket", "state_dir", "[tpm]", "[limits]"]);
+        assert_eq!(
+            reload(&rules, config(new)).unwrap().waiting,
+            ["socket", "state_dir", "[tpm]", "[limits]"]
+        );
         let now = rules.now();
         assert_eq!(now.config.socket.to_str(), Some("/a"));
         assert!(now.config.tpm.is_none() && now.config.limits.keys != 7);
@@ -119,7 +143,7 @@ mod tests {
     fn a_namespace_on_a_device_that_takes_a_restart_is_refused_whole() {
         let rules = InForce::new(config(&soft("a"))).unwrap();
         let sealed = "tpm.tcti = \"device:/dev/tpmrm0\"\n[[namespace]]\nname = \"n\"\nprotections = [\"tpm-sealed\"]\n";
-        let refusal = rules.reload(config(sealed)).unwrap_err();
+        let refusal = reload(&rules, config(sealed)).unwrap_err();
         for words in ["namespace n accepts tpm-sealed", "[tpm]", "restart"] {
             assert!(refusal.message.contains(words), "{refusal}");
         }

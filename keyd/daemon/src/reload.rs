@@ -1,6 +1,6 @@
 //! SIGHUP: the configuration as it now stands counts, where that takes no restart.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use keyd_audit::{Draft, Event, Origin};
 use keyd_core::Failure;
@@ -22,11 +22,13 @@ pub fn follow(rules: InForce, keyring: Keyring, journal: Journal, config_file: &
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             keyd_unix::tell_reloading();
-            let (file, rules) = (file.clone(), rules.clone());
-            let read = recorded(&journal, off_worker(move || Config::read(&file)).await).await;
-            match read.and_then(|config| rules.reload(config)) {
+            match reload(&rules, &keyring, &journal, file.clone()).await {
                 Ok(reloaded) => tell(&reloaded, &keyring),
-                Err(failure) => tracing::error!(%failure, "configuration not reloaded; the old one stays"),
+                Err(failure) => {
+                    tracing::error!(%failure, "configuration not reloaded; the old one stays");
+                    let draft = Draft::failed(Origin::KEYD, Event::PolicyReloaded {}, failure.reason);
+                    journal.owe(draft).await;
+                }
             }
             keyd_unix::tell_manager("READY=1");
         }
@@ -34,16 +36,22 @@ pub fn follow(rules: InForce, keyring: Keyring, journal: Journal, config_file: &
     Ok(())
 }
 
-/// Another policy comes into force only when the log says so.
-async fn recorded(journal: &Journal, read: Result<Config, Failure>) -> Result<Config, Failure> {
-    let event = Event::PolicyReloaded {};
-    match read {
-        Ok(config) => journal.append(vec![Draft::done(Origin::KEYD, event)]).await.map(|()| config),
-        Err(failure) => {
-            journal.owe(Draft::failed(Origin::KEYD, event, failure.reason)).await;
-            Err(failure)
-        }
-    }
+/// Another policy comes into force only when all of it can, and the log says so.
+async fn reload(
+    rules: &InForce,
+    keyring: &Keyring,
+    journal: &Journal,
+    file: PathBuf,
+) -> Result<Reloaded, Failure> {
+    let prepare = {
+        let rules = rules.clone();
+        move || rules.prepare(Config::read(&file)?)
+    };
+    let (next, reloaded) = off_worker(prepare).await?;
+    keyring.check_guards(&next.config)?;
+    journal.append(vec![Draft::done(Origin::KEYD, Event::PolicyReloaded {})]).await?;
+    rules.put(next);
+    Ok(reloaded)
 }
 
 fn tell(reloaded: &Reloaded, keyring: &Keyring) {

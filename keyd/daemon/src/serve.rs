@@ -33,9 +33,6 @@ const LAST_SIGNATURE: Duration = Duration::from_secs(5);
 pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Failure> {
     let config = Config::read(config_file)?;
     let rules = InForce::new(config.clone())?;
-    if let Some(escrow) = &config.escrow {
-        escrow.recipient()?;
-    }
     keyd_unix::forbid_core_dumps()?;
     let memory_locked = keyd_unix::lock_memory();
     take_full_disks_as_errors()?;

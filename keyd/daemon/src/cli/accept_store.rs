@@ -4,13 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use keyd_audit::{Draft, Event};
 use keyd_core::{Failure, Reason};
 use keyd_tpm::Counter;
 use keyd_unix::{ConfigFile, Output};
 use serde_json::json;
 
+use super::this_process;
 use crate::config::{Config, DEFAULT_CONFIG};
 use crate::devices;
+use crate::journal::Journal;
 use crate::records::Records;
 use crate::store::Store;
 
@@ -43,7 +46,16 @@ impl AcceptStore {
         let store = Store::open(&config.state_dir)?;
         let keys = store.load()?.len();
         let tpm = Arc::new(devices::tpm(table)?);
-        let accepted = Records::accept(store, tpm, table.counter_handle).await?;
+        let journal = Journal::open(&config.state_dir, store.audit_anchor()?)?;
+        let event = Event::StoreAccepted { keys: keys as u64 };
+        journal.append(vec![Draft::done(this_process(), event.clone())]).await?;
+        let accepted = match Records::accept(store, tpm, table.counter_handle).await {
+            Ok(accepted) => accepted,
+            Err(failure) => {
+                journal.owe(Draft::failed(this_process(), event, failure.reason)).await;
+                return Err(failure);
+            }
+        };
         let counter = match accepted.counter {
             Counter::At(value) => Some(value),
             Counter::Absent | Counter::Foreign | Counter::Unused => None,

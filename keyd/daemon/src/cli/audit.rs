@@ -7,8 +7,7 @@ use clap::Subcommand;
 use der::pem::LineEnding;
 use keyd_api::Client;
 use keyd_audit::{
-    AuditError, Draft, Event, Files, Head, Log, Origin, Outcome, Position, Record, Report, SEGMENT_LIMIT,
-    Verifier,
+    AuditError, Draft, Event, Files, Head, Log, Outcome, Position, Record, Report, SEGMENT_LIMIT, Verifier,
 };
 use keyd_core::{Failure, KeyId, PublicKey, Reason};
 use keyd_unix::{ConfigFile, Output};
@@ -286,9 +285,7 @@ fn restart(config: &Config, output: &Output) -> Result<(), Failure> {
         })?;
     }
     let (mut log, _) = Log::open(&dir, SEGMENT_LIMIT, None)?;
-    let caller =
-        Origin { uid: Some(nix::unistd::geteuid().as_raw()), pid: i32::try_from(std::process::id()).ok() };
-    log.append(now(), &[Draft::done(caller, Event::LogRestarted { last })])?;
+    log.append(now(), &[Draft::done(super::this_process(), Event::LogRestarted { last })])?;
     store.set_audit_anchor(Head::START)?;
     store.change(&audit_key_id()?, None, None)?;
     store.close()?;

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use keyd_api::Client;
+use keyd_audit::Origin;
 use keyd_core::{Failure, Reason};
 use keyd_unix::Output;
 
@@ -140,6 +141,11 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::new(Reason::Internal, format!("cannot start a runtime: {e}")))
+}
+
+/// Who does what no running keyd does.
+fn this_process() -> Origin {
+    Origin { uid: Some(nix::unistd::geteuid().as_raw()), pid: i32::try_from(std::process::id()).ok() }
 }
 
 /// A PCR of the SHA-256 bank with a value, as `7=3d45...`.

@@ -8,6 +8,7 @@ use keyd_core::{Algorithm, Failure, KeyId, Reason, SignInput};
 use keyd_x509::issuance::{Allowed, Issued, Profile};
 
 use super::{Key, KeyRecord, Keyring};
+use crate::config::Config;
 
 /// How SPIRE's KeyManager names the server's X.509 CA keys.
 const SPIRE_CA: &str = "x509-CA-";
@@ -49,6 +50,15 @@ impl Keyring {
             return Ok(());
         }
         Err(Failure::new(Reason::BadRequest, format!("{} (asked for: {algorithm})", unguardable(id))))
+    }
+
+    /// Refuses a configuration that puts a key under a profile which signs digests.
+    ///
+    /// # Errors
+    /// [`Reason::BadConfig`] naming the key.
+    pub fn check_guards(&self, config: &Config) -> Result<(), Failure> {
+        let keys = self.all();
+        check_records(keys.iter().map(|key| &key.record), |id| config.issuance_profile(id).is_some())
     }
 
     /// What a key may sign, where that is not everything.

@@ -68,9 +68,9 @@ impl AdminService for Services {
         &self,
         request: Request<v1::RemoveOrphanRequest>,
     ) -> Result<Response<v1::RemoveOrphanResponse>, Status> {
-        self.permit_node(&request, Operation::Repair).await.map_err(refuse)?;
+        let origin = self.permit_node(&request, Operation::Repair).await.map_err(refuse)?;
         let object = request.into_inner().object.to_vec();
-        let label = self.keyring.remove_orphan(object).await.map_err(refuse)?;
+        let label = self.keyring.remove_orphan(origin, object).await.map_err(refuse)?;
         Ok(Response::new(v1::RemoveOrphanResponse { label }))
     }
 

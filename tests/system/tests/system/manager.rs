@@ -5,7 +5,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use keyd_api::Client;
-use keyd_core::{Algorithm, Protection, Reason};
+use keyd_core::{Algorithm, Protection, Reason, SignInput};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use system::binary;
@@ -85,6 +85,12 @@ impl Watched {
         timeout(LONG, self.child.wait()).await.unwrap().unwrap()
     }
 
+    /// No file may grow beyond so many bytes.
+    async fn limit_files(&self, bytes: &str) {
+        let (pid, limit) = (self.child.id().unwrap().to_string(), format!("--fsize={bytes}:unlimited"));
+        assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().await.unwrap().success());
+    }
+
     fn socket(&self) -> PathBuf {
         self.dir.path().join("keyd.sock")
     }
@@ -155,6 +161,46 @@ async fn a_reload_brings_namespaces_and_grants_and_names_what_takes_a_restart() 
     // The keys of a namespace that left are there again once it is back.
     keyd.reload(&soft(&["dev", "new"])).await;
     assert_eq!(client.list_keys(None).await.unwrap().len(), 4);
+    assert!(keyd.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_reload_is_in_the_audit_log_and_a_refused_one_changes_nothing() {
+    let keyd = Watched::start().await;
+    let client = keyd.client();
+    create(&client, "dev/ec").await.unwrap();
+    let with_new = soft(&["dev", "new"]);
+    let user = format!("users = [{}]", nix::unistd::geteuid());
+    let digests = "[[issuance]]\nkeys = [\"dev/ec\"]\ntrust_domain = \"td\"\nown = { lifetime = \"1day\" }\n";
+    let changes = [
+        (with_new.clone(), "ok"),
+        ("namespace = 7\n".to_owned(), "BAD_CONFIG"),
+        (soft(&["dev"]).replace(&user, "users = [\"nobody-of-this-name\"]"), "BAD_CONFIG"),
+        (format!("{}{digests}", soft(&["dev"])), "BAD_CONFIG"),
+        (format!("[escrow]\nrecipient = \"/nonexistent\"\n{}", soft(&["dev"])), "BAD_CONFIG"),
+    ];
+    for (number, (config, _)) in changes.iter().enumerate() {
+        keyd.reload(config).await;
+        create(&client, &format!("new/{number}")).await.unwrap();
+    }
+    assert!(keyd.log().contains("names dev/ec, and only ML-DSA keys"), "{}", keyd.log());
+
+    // Nor does one that cannot be recorded.
+    let log = keyd.dir.path().join("state/audit");
+    let written = std::fs::metadata(log.join("audit-000000000001.log")).unwrap().len();
+    keyd.limit_files(&written.to_string()).await;
+    keyd.reload(&soft(&["dev"])).await;
+    client.sign(&"new/0".parse().unwrap(), SignInput::Message(b"m")).await.unwrap();
+    keyd.limit_files("unlimited").await;
+    keyd.reload(&soft(&["dev"])).await;
+    assert_eq!(create(&client, "new/last").await, Err(Reason::UnknownNamespace));
+
+    let show = ["--json", "audit", "show", "--event", "policy-reloaded", "--file"];
+    let shown = Command::new(binary("keyd").unwrap()).args(show).arg(&log).output().await.unwrap();
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let results: Vec<_> = shown["records"].as_array().unwrap().iter().map(|r| &r["result"]).collect();
+    let expected = changes.iter().map(|(_, result)| *result).chain(["AUDIT_FAILED", "ok"]);
+    assert_eq!(results, expected.collect::<Vec<_>>());
     assert!(keyd.stop().await.success());
 }
 

@@ -121,6 +121,10 @@ async fn an_older_store_that_is_accepted_serves_and_the_newer_one_is_refused_fro
     assert_eq!(at("now_at"), at("counter_was_at") + 1);
     let keyd = Keyd::restart(machine.path()).await.unwrap();
     assert_eq!(keys(&keyd).await, ["dev/a"]);
+    let recorded = keyd.json(&["audit", "show", "--event", "store-accepted"]).await.unwrap();
+    let [accepted] = &recorded["records"].as_array().unwrap()[..] else { panic!("{recorded}") };
+    assert_eq!((&accepted["keys"], &accepted["result"]), (&2.into(), &"ok".into()));
+    assert_eq!(accepted["uid"], nix::unistd::geteuid().as_raw());
     make(&keyd, "dev/d").await;
     keyd.stop().await.unwrap();
     for copy in [&new, &old] {

@@ -112,6 +112,17 @@ async fn an_object_that_no_key_uses_is_removed_and_that_of_a_key_never() {
     assert!(log.contains("token object removed") && log.contains(object.as_str()), "{log}");
     let gone = keyd.output(&remove).await.unwrap();
     assert_eq!(gone.status.code(), Some(4), "{gone:?}");
+    let long = "00".repeat(10_000);
+    let strange = keyd.output(&["token", "remove-orphan", &long, "--yes"]).await.unwrap();
+    assert!(
+        String::from_utf8_lossy(&strange.stderr).contains("10000 bytes is none of keyd's"),
+        "{strange:?}"
+    );
+    let recorded = keyd.json(&["audit", "show", "--event", "orphan-removed"]).await.unwrap();
+    let [removal] = &recorded["records"].as_array().unwrap()[..] else { panic!("{recorded}") };
+    let told = ["object", "label", "result"].map(|name| removal[name].as_str().unwrap());
+    assert_eq!(told, [object.as_str(), "n/lost", "ok"]);
+    assert_eq!(removal["uid"], nix::unistd::geteuid().as_raw());
 
     // Of the object of a key it is refused, in words. The doctor of an empty store names it.
     keyd.stop().await.unwrap();
