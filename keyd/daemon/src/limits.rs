@@ -6,6 +6,7 @@ mod connections;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Semaphore;
 
 pub use calls::CallsPerUser;
@@ -14,12 +15,14 @@ pub use connections::per_user as connections_per_user;
 /// The same number of something for each user.
 struct Shares {
     each: usize,
+    /// What is refused for want of a share.
+    refused: Counter,
     users: Mutex<HashMap<u32, Arc<Semaphore>>>,
 }
 
 impl Shares {
-    fn new(each: usize) -> Self {
-        Self { each: each.min(Semaphore::MAX_PERMITS), users: Mutex::default() }
+    fn new(each: usize, refused: Counter) -> Self {
+        Self { each: each.min(Semaphore::MAX_PERMITS), refused, users: Mutex::default() }
     }
 
     /// The share of a user.
@@ -40,7 +43,7 @@ mod tests {
 
     #[test]
     fn users_have_shares_of_their_own_and_are_forgotten_with_the_last_of_it() {
-        let shares = Shares::new(1);
+        let shares = Shares::new(1, Counter::default());
         let held = shares.of(1).try_acquire_owned().unwrap();
         assert!(shares.of(1).try_acquire_owned().is_err(), "one each");
         assert!(shares.of(2).try_acquire_owned().is_ok(), "another user has a share of its own");

@@ -31,6 +31,22 @@ pub struct Metrics {
     seconds: Family<Kind, Histogram>,
     fallbacks: Family<Fallback, Counter>,
     denied: Family<Denied, Counter>,
+    issued: Family<IssuedKind, Counter>,
+    not_issued: Family<NotIssued, Counter>,
+    limited: Family<Limited, Counter>,
+}
+
+/// A bound of `[limits]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// On keys in the store.
+    Keys,
+    /// On calls of a user at once.
+    CallsPerUser,
+    /// On connections of a user.
+    ConnectionsPerUser,
+    /// On the length of messages.
+    MessageBytes,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,6 +80,37 @@ struct Denied {
     operation: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IssuedKind {
+    namespace: String,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotIssued {
+    namespace: String,
+    rule: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Limited {
+    limit: &'static str,
+}
+
+impl Limit {
+    const ALL: [Self; 4] = [Self::Keys, Self::CallsPerUser, Self::ConnectionsPerUser, Self::MessageBytes];
+
+    /// The name that the configuration uses.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::CallsPerUser => "calls_per_user",
+            Self::ConnectionsPerUser => "connections_per_user",
+            Self::MessageBytes => "message_bytes",
+        }
+    }
+}
+
 impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
@@ -85,7 +132,24 @@ impl Metrics {
             fallbacks.clone(),
         );
         registry.register("denied", "Calls that the policy denied", denied.clone());
-        Self { registry, done, failed, seconds, fallbacks, denied }
+        let (issued, not_issued, limited) = (Family::default(), Family::default(), Family::default());
+        registry.register(
+            "certificates",
+            "Certificates signed by CA keys with an issuance profile",
+            issued.clone(),
+        );
+        registry.register(
+            "certificates_refused",
+            "What an issuance profile did not allow to be signed",
+            not_issued.clone(),
+        );
+        registry.register("limited", "Calls, connections and keys refused by a limit", limited.clone());
+        let metrics =
+            Self { registry, done, failed, seconds, fallbacks, denied, issued, not_issued, limited };
+        for limit in Limit::ALL {
+            metrics.limited(limit);
+        }
+        metrics
     }
 
     /// Counts an operation on a key, from now until [`Call::end`].
@@ -103,6 +167,22 @@ impl Metrics {
     /// Counts a call that the policy denied.
     pub fn denied(&self, operation: Operation) {
         self.denied.get_or_create(&Denied { operation: operation.name() }).inc();
+    }
+
+    /// Counts a certificate that was signed by a CA key with a profile.
+    pub fn issued(&self, namespace: &Namespace, ca: bool) {
+        let kind = if ca { "ca" } else { "leaf" };
+        self.issued.get_or_create(&IssuedKind { namespace: namespace.to_string(), kind }).inc();
+    }
+
+    /// Counts what a rule of an issuance profile refused.
+    pub fn not_issued(&self, namespace: &Namespace, rule: &'static str) {
+        self.not_issued.get_or_create(&NotIssued { namespace: namespace.to_string(), rule }).inc();
+    }
+
+    /// What counts the refusals by a limit.
+    pub fn limited(&self, limit: Limit) -> Counter {
+        self.limited.get_or_create(&Limited { limit: limit.name() }).clone()
     }
 
     /// Everything as OpenMetrics text, with how keyd is at the moment.

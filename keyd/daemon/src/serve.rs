@@ -17,6 +17,7 @@ use crate::in_force::InForce;
 use crate::journal::Journal;
 use crate::keyring::Keyring;
 use crate::limits::connections_per_user;
+use crate::metrics::Limit;
 use crate::places::Places;
 use crate::records::Records;
 use crate::service::{Admin, Services};
@@ -70,7 +71,8 @@ pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Fail
 
     let stop = keyd_unix::told_to_stop()?;
     let (listener, socket) = keyd_unix::bind(&config.socket)?;
-    let incoming = connections_per_user(listener, config.limits.connections_per_user);
+    let refused = keyring.metrics().limited(Limit::ConnectionsPerUser);
+    let incoming = connections_per_user(listener, config.limits.connections_per_user, refused);
     let router = services.router(config.limits.calls_per_user);
     reload::follow(rules, keyring.clone(), journal.clone(), config_file)?;
     let signing = tokio::spawn(checkpoints.clone().keep());

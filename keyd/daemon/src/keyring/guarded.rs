@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use keyd_audit::{Draft, Event, Origin, Text};
 use keyd_core::{Algorithm, Failure, KeyId, Reason, SignInput};
-use keyd_x509::issuance::{Allowed, Issued, Profile};
+use keyd_x509::issuance::{Allowed, Issued, Profile, Refused};
 
 use super::{Key, KeyRecord, Keyring};
 use crate::config::Config;
@@ -79,15 +79,18 @@ impl Keyring {
             SignInput::Message(message) if key.record.algorithm.is_ml_dsa() => {
                 profile.judge(&key.record.public_key, message, SystemTime::now())
             }
-            _ => return Err(Failure::new(Reason::IssuanceRefused, unguardable(&key.record.id))),
+            _ => Err(Refused { rule: "form", why: unguardable(&key.record.id) }),
         };
+        let namespace = &key.record.id.namespace;
         match judged {
             Ok(Allowed::Request) => self.sign_with(key, input).await,
             Ok(Allowed::Certificate(issued)) => {
                 let draft = Draft::done(origin, recorded(&key.record, &issued));
                 let (recorded, signed) =
                     tokio::join!(self.shared.journal.append(vec![draft]), self.sign_with(key, input));
-                recorded.and(signed)
+                let signed = recorded.and(signed)?;
+                self.metrics().issued(namespace, issued.ca);
+                Ok(signed)
             }
             Err(refused) => {
                 let failure = Failure::new(
@@ -100,6 +103,7 @@ impl Keyring {
                     rule: Text::cut(refused.rule),
                     count: 1,
                 };
+                self.metrics().not_issued(namespace, refused.rule);
                 self.shared.journal.repeated(Draft::failed(origin, event, failure.reason)).await;
                 Err(failure)
             }

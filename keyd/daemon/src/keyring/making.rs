@@ -8,6 +8,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::{Key, Keyring, counted, facts, most_keys, unknown_namespace};
 use crate::clock::now;
+use crate::metrics::Limit;
 use crate::store::KeyRecord;
 
 /// Why a key is made.
@@ -49,6 +50,7 @@ impl Keyring {
     /// A place for one more key; given back when dropped.
     pub(super) fn take_place(&self, id: &KeyId) -> Result<SemaphorePermit<'_>, Failure> {
         self.shared.room.try_acquire().map_err(|_| {
+            self.metrics().limited(Limit::Keys).inc();
             let most = most_keys(&self.shared.rules);
             Failure::new(
                 Reason::LimitExceeded,

@@ -7,6 +7,7 @@ use keyd_core::{Algorithm, Failure, KeyId, Operation, Protection, Reason, Secret
 use keyd_softkey::SoftKey;
 
 use super::{Key, Keyring, outcome};
+use crate::metrics::Limit;
 
 impl Keyring {
     /// Signs: raw bytes for ML-DSA and RSA, DER `ECDSA-Sig-Value` for elliptic curves. Gives the version that signed.
@@ -107,7 +108,7 @@ impl Keyring {
     /// As [`Keyring::sign`].
     pub async fn sign_with(&self, key: &Key, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
         self.check_profile(&key.record.id, key.record.algorithm)?;
-        check_input(key.record.algorithm, input, self.shared.rules.now().config.limits.message_bytes)?;
+        self.check_input(key.record.algorithm, input)?;
         self.check_records().await?;
         match key.record.protection {
             Protection::Hsm => self.shared.places.sign_in_vault(&key.record, input).await,
@@ -133,18 +134,20 @@ impl Keyring {
     fn is_current(&self, key: &Arc<Key>) -> bool {
         self.find(&key.record.id).is_ok_and(|now| Arc::ptr_eq(&now, key))
     }
-}
 
-fn check_input(algorithm: Algorithm, input: SignInput<'_>, message_bytes: usize) -> Result<(), Failure> {
-    input.check(algorithm)?;
-    match input {
-        SignInput::Message(message) if message.len() > message_bytes => Err(Failure::new(
-            Reason::BadRequest,
-            format!(
-                "a message has at most {message_bytes} bytes (limits.message_bytes of keyd.toml), this one {}",
-                message.len()
-            ),
-        )),
-        _ => Ok(()),
+    fn check_input(&self, algorithm: Algorithm, input: SignInput<'_>) -> Result<(), Failure> {
+        input.check(algorithm)?;
+        let most = self.shared.rules.now().config.limits.message_bytes;
+        match input {
+            SignInput::Message(message) if message.len() > most => {
+                self.metrics().limited(Limit::MessageBytes).inc();
+                let given = message.len();
+                let why = format!(
+                    "a message has at most {most} bytes (limits.message_bytes of keyd.toml), this one {given}"
+                );
+                Err(Failure::new(Reason::BadRequest, why))
+            }
+            _ => Ok(()),
+        }
     }
 }

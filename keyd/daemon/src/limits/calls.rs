@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use keyd_api::status;
 use keyd_core::{BoxFuture, Failure, Reason};
+use prometheus_client::metrics::counter::Counter;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::transport::server::UdsConnectInfo;
@@ -22,9 +23,9 @@ pub struct CallsPerUser {
 }
 
 impl CallsPerUser {
-    /// At most `each` calls of one user at once.
-    pub fn new(each: usize) -> Self {
-        Self { shares: Arc::new(Shares::new(each)) }
+    /// At most `each` calls of one user at once; counts those that are refused.
+    pub fn new(each: usize, refused: Counter) -> Self {
+        Self { shares: Arc::new(Shares::new(each, refused)) }
     }
 }
 
@@ -63,7 +64,10 @@ where
         let mut inner = std::mem::replace(&mut self.inner, next);
         let Some(uid) = uid(&request) else { return Box::pin(inner.call(request)) };
         let share = self.shares.of(uid);
-        if Arc::strong_count(&share) > self.shares.each.saturating_add(WAITING) {
+        // One is the map's, one is this call's.
+        let others = Arc::strong_count(&share).saturating_sub(2);
+        if others >= self.shares.each.saturating_add(WAITING) {
+            self.shares.refused.inc();
             let refusal = too_many(uid, self.shares.each);
             return Box::pin(async move { Ok(status::from_failure(&refusal).into_http()) });
         }
@@ -87,4 +91,38 @@ fn too_many(uid: u32, each: usize) -> Failure {
             "user {uid} has {each} calls at work (limits.calls_per_user of keyd.toml) and {WAITING} waiting; try again later"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tokio::net::UnixStream;
+    use tonic::transport::server::Connected;
+    use tower::service_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whose_calls_fill_the_queue_is_refused_and_that_is_counted() {
+        let refused = Counter::default();
+        let endless = service_fn(|_| std::future::pending::<Result<Response<Body>, Infallible>>());
+        let mut service = CallsPerUser::new(2, refused.clone()).layer(endless);
+        let (stream, _other_end) = UnixStream::pair().unwrap();
+        let mut call = || {
+            let mut request = Request::new(Body::empty());
+            request.extensions_mut().insert(stream.connect_info());
+            service.call(request)
+        };
+        let mut waiting: Vec<_> = (0..2 + WAITING).map(|_| call()).collect();
+        assert_eq!(refused.get(), 0);
+        let refusal = call().await.unwrap();
+        let status = tonic::Status::from_header_map(refusal.headers()).unwrap();
+        assert_eq!(status.code(), status::code(Reason::LimitExceeded), "{status}");
+        assert!(status.message().contains("limits.calls_per_user"), "{status}");
+        assert_eq!(refused.get(), 1);
+        waiting.pop();
+        drop(call());
+        assert_eq!(refused.get(), 1, "there is room again");
+    }
 }

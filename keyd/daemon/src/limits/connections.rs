@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
@@ -14,9 +15,13 @@ use tonic::transport::server::{Connected, UdsConnectInfo};
 
 use super::Shares;
 
-/// The connections that arrive, at most `each` of one user at once.
-pub fn per_user(listener: UnixListener, each: usize) -> impl Stream<Item = io::Result<Connection>> {
-    let shares = Arc::new(Shares::new(each));
+/// The connections that arrive, at most `each` of one user at once; counts those that are refused.
+pub fn per_user(
+    listener: UnixListener,
+    each: usize,
+    refused: Counter,
+) -> impl Stream<Item = io::Result<Connection>> {
+    let shares = Arc::new(Shares::new(each, refused));
     UnixListenerStream::new(listener).filter_map(move |arrived| match arrived {
         Ok(stream) => admit(&shares, stream).map(Ok),
         Err(error) => Some(Err(error)),
@@ -29,6 +34,7 @@ fn admit(shares: &Shares, stream: UnixStream) -> Option<Connection> {
     match shares.of(uid).try_acquire_owned() {
         Ok(place) => Some(Connection { stream, _place: place }),
         Err(_) => {
+            shares.refused.inc();
             tracing::warn!(uid, each = shares.each, "connection refused: limits.connections_per_user");
             None
         }

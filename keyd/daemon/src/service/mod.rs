@@ -26,6 +26,7 @@ use crate::in_force::InForce;
 use crate::journal::Journal;
 use crate::keyring::{Keyring, unknown_namespace};
 use crate::limits::CallsPerUser;
+use crate::metrics::Limit;
 
 /// What every service shares.
 #[derive(Clone)]
@@ -67,7 +68,7 @@ impl Services {
     pub fn router(&self, calls_per_user: usize) -> Router<Stack<CallsPerUser, Identity>> {
         const LIMIT: usize = MESSAGE_LIMIT + ENVELOPE;
         tonic::transport::Server::builder()
-            .layer(CallsPerUser::new(calls_per_user))
+            .layer(CallsPerUser::new(calls_per_user, self.keyring.metrics().limited(Limit::CallsPerUser)))
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .add_service(

@@ -98,4 +98,6 @@ async fn the_longest_message_is_the_one_that_the_configuration_names() {
     let refusal = client.sign(&key, SignInput::Message(&[7; 1001])).await.unwrap_err();
     assert_eq!(refusal.reason, Reason::BadRequest);
     assert!(refusal.message.contains("1000 bytes (limits.message_bytes of keyd.toml)"), "{refusal}");
+    let counted = client.metrics().await.unwrap();
+    assert!(counted.contains("keyd_limited_total{limit=\"message_bytes\"} 1\n"), "{counted}");
 }

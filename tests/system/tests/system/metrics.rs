@@ -2,12 +2,17 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
 
-use keyd_core::{Algorithm, Protection, SignInput};
+use keyd_core::{Algorithm, Protection, Reason, SignInput};
 use nix::sys::signal::{Signal, kill};
 use peers::token::Token;
+use system::forge::Forge;
 use system::keyd::{Keyd, namespaces, token_table, write_private};
+use system::minter::Local;
 use system::other_user::keyd_as_another_user;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 
 /// The value of a sample, None where there is no such series.
 fn sample(text: &str, series: &str) -> Option<f64> {
@@ -85,4 +90,44 @@ async fn what_happened_is_counted_by_kind_namespace_and_reason() {
         String::from_utf8_lossy(&denied.stderr).contains("DENIED"),
         "it is for those who may see the status"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_profile_let_pass_and_what_it_and_the_limits_refused_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = "[limits]\nkeys = 1\nmessage_bytes = 4000\nconnections_per_user = 2\n".to_owned()
+        + &namespaces(&[("site", &[Protection::Software])])
+        + "[[issuance]]\nkeys = [\"site/ca\"]\ntrust_domain = \"td\"\n[issuance.leaf]\nlifetime = \"1day\"\n\
+           ids = [\"spiffe://td/*\"]\nalgorithms = [\"ec-p256\"]\n";
+    let keyd = Keyd::start(dir.path(), &config).await.unwrap();
+    let (client, ca) = (keyd.client(), "site/ca".parse().unwrap());
+    let issuer = client.create_key(&ca, Algorithm::MlDsa44, None).await.unwrap().public_key;
+    let full = client.create_key(&"site/b".parse().unwrap(), Algorithm::MlDsa44, None).await.unwrap_err();
+    assert_eq!(full.reason, Reason::LimitExceeded);
+
+    let leaf_key = Local::generate(Algorithm::EcP256).unwrap();
+    let now = SystemTime::now();
+    let leaf = Forge::leaf(&issuer, leaf_key.0.public_key(), "spiffe://td/web", now);
+    let year = Forge { not_after: now + Duration::from_secs(365 * 24 * 3600), ..leaf.clone() };
+    for message in [leaf.tbs(), leaf.tbs(), year.tbs(), b"pay 100".to_vec(), vec![7; 4001]] {
+        let _ = client.sign(&ca, SignInput::Message(&message)).await;
+    }
+    // The client has one, and one more is all that there is room for.
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(UnixStream::connect(keyd.socket()).await.unwrap());
+    }
+    assert_eq!(held[1].read(&mut [0]).await.unwrap(), 0, "closed unread");
+    let text = client.metrics().await.unwrap();
+    for (series, value) in [
+        ("keyd_certificates_total{namespace=\"site\",kind=\"leaf\"}", 2.0),
+        ("keyd_certificates_refused_total{namespace=\"site\",rule=\"leaf.lifetime\"}", 1.0),
+        ("keyd_certificates_refused_total{namespace=\"site\",rule=\"form\"}", 2.0),
+        ("keyd_limited_total{limit=\"keys\"}", 1.0),
+        ("keyd_limited_total{limit=\"connections_per_user\"}", 1.0),
+        ("keyd_limited_total{limit=\"message_bytes\"}", 0.0),
+        ("keyd_limited_total{limit=\"calls_per_user\"}", 0.0),
+    ] {
+        assert_eq!(sample(&text, series), Some(value), "{series} in\n{text}");
+    }
 }
