@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use keyd_core::config::Misfit;
 use keyd_core::{Algorithm, Failure, Namespace, Reason};
 use keyd_unix::ConfigFile;
 use keyd_x509::TrustDomain;
@@ -42,13 +43,14 @@ pub struct Config {
 }
 
 impl ConfigFile for Config {
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Misfit> {
         if !self.algorithm.signs_messages() {
             return Err(format!(
                 "algorithm {} makes no keys for certificates of this agent; use ml-dsa-65, another ML-DSA, or ec-p256 or \
                  ec-p384",
                 self.algorithm
-            ));
+            )
+            .into());
         }
         let [own, workloads] =
             [self.namespace(), self.workload_namespace()].map(|n| n.map_err(|f| f.message));
@@ -56,7 +58,8 @@ impl ConfigFile for Config {
         if own == workloads? {
             return Err(format!(
                 "namespace and workload_namespace are both {own}; the keys of workloads need their own"
-            ));
+            )
+            .into());
         }
         Ok(())
     }

@@ -1,6 +1,10 @@
 //! Reading a configuration: strict TOML, with errors that name file, line and the key that was probably meant.
 
+use std::fmt;
+use std::ops::Range;
+
 use serde::de::DeserializeOwned;
+pub use toml::Spanned;
 
 use crate::{Failure, Reason, nearest};
 
@@ -25,6 +29,39 @@ pub fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Failure> 
         let hint = suggestion(message).map(|s| format!(". Did you mean {s:?}?")).unwrap_or_default();
         Failure::new(Reason::BadConfig, format!("{file}{place}: {message}{hint}"))
     })
+}
+
+/// Parts of a configuration that do not go together, and where that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    why: String,
+    /// Byte offset.
+    at: Option<usize>,
+}
+
+impl Misfit {
+    /// One that stands at a value or table, as [`Spanned`] gives its place.
+    pub fn at(span: Range<usize>, why: String) -> Self {
+        Self { why, at: Some(span.start) }
+    }
+
+    /// What is told of it, where it is in `text`, which came from `file`.
+    pub fn in_file(&self, file: &str, text: &str) -> Failure {
+        let place = self.at.map_or_else(String::new, |at| position(text, at));
+        Failure::new(Reason::BadConfig, format!("{file}{place}: {}", self.why))
+    }
+}
+
+impl From<String> for Misfit {
+    fn from(why: String) -> Self {
+        Self { why, at: None }
+    }
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
 }
 
 /// `:LINE:COLUMN`, counted from 1, of a byte offset.

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use keyd_core::config::{Misfit, Spanned};
 use keyd_core::{Failure, KeyId, Namespace, Policy, Protection};
 use keyd_unix::ConfigFile;
 use serde::Deserialize;
@@ -59,7 +60,7 @@ pub struct Config {
     pub namespaces: Vec<NamespaceTable>,
     /// What CA keys may sign.
     #[serde(default)]
-    issuance: Vec<IssuanceTable>,
+    issuance: Vec<Spanned<IssuanceTable>>,
     /// The grants. Without any, everything is denied.
     #[serde(default, rename = "allow")]
     grants: Vec<AllowTable>,
@@ -84,11 +85,11 @@ pub struct NamespaceTable {
 }
 
 impl ConfigFile for Config {
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Misfit> {
         self.limits.check()?;
         let mut seen = BTreeSet::new();
         if self.audit.protections.as_ref().is_some_and(Vec::is_empty) {
-            return Err("[audit] accepts no protection; name at least one".to_owned());
+            return Err("[audit] accepts no protection; name at least one".to_owned().into());
         }
         for protection in self.audit.protections.iter().flatten() {
             self.has_device(*protection)
@@ -97,13 +98,13 @@ impl ConfigFile for Config {
         for namespace in &self.namespaces {
             let name = &namespace.name;
             if name.as_str() == OWN_NAMESPACE {
-                return Err(format!("namespace {name} is keyd's own; give it another name"));
+                return Err(format!("namespace {name} is keyd's own; give it another name").into());
             }
             if !seen.insert(name) {
-                return Err(format!("namespace {name} stands twice"));
+                return Err(format!("namespace {name} stands twice").into());
             }
             if namespace.protections.is_empty() {
-                return Err(format!("namespace {name} accepts no protection; name at least one"));
+                return Err(format!("namespace {name} accepts no protection; name at least one").into());
             }
             for protection in &namespace.protections {
                 self.has_device(*protection).map_err(|device| {
@@ -111,31 +112,28 @@ impl ConfigFile for Config {
                 })?;
             }
         }
-        issuance::check(&self.issuance)?;
-        for pattern in self.issuance.iter().flat_map(|table| &table.keys) {
-            let namespace = &pattern.id().namespace;
-            if !seen.contains(namespace) {
-                return Err(format!(
-                    "[[issuance]] names {pattern}, but no [[namespace]] defines {namespace}"
-                ));
-            }
-        }
+        issuance::check(&self.issuance, &seen)?;
         for grant in &self.grants {
             if let Some(unknown) = grant.namespaces.iter().find(|n| !seen.contains(n)) {
-                return Err(format!("[[allow]] names namespace {unknown}, which no [[namespace]] defines"));
+                return Err(
+                    format!("[[allow]] names namespace {unknown}, which no [[namespace]] defines").into()
+                );
             }
             if grant.users.is_empty() && grant.groups.is_empty() {
-                return Err("an [[allow]] table names neither users nor groups".to_owned());
+                return Err("an [[allow]] table names neither users nor groups".to_owned().into());
             }
             let about_keys = grant.operations.iter().find(|o| o.is_about_keys());
             if let (Some(operation), true) = (about_keys, grant.namespaces.is_empty()) {
-                return Err(format!("an [[allow]] table grants {operation} but names no namespaces"));
+                return Err(format!("an [[allow]] table grants {operation} but names no namespaces").into());
             }
         }
         if let Some(tpm) = &self.tpm {
             tpm.check()?;
         }
-        self.token.as_ref().map_or(Ok(()), |token| token.check(self.tpm.is_some()))
+        if let Some(token) = &self.token {
+            token.check(self.tpm.is_some())?;
+        }
+        Ok(())
     }
 }
 
@@ -167,8 +165,8 @@ impl Config {
 
     /// What a CA key may sign, where a table names it.
     pub fn issuance_profile(&self, key: &KeyId) -> Option<&Arc<keyd_x509::issuance::Profile>> {
-        let table = self.issuance.iter().find(|table| table.keys.iter().any(|pattern| pattern.names(key)))?;
-        Some(&table.profile)
+        let named = |table: &&IssuanceTable| table.keys.iter().any(|pattern| pattern.get_ref().names(key));
+        self.issuance.iter().map(Spanned::get_ref).find(named).map(|table| &table.profile)
     }
 
     /// What the key that signs the audit log may be protected by, in order: what `[audit]` says, or all that this node can

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keyd_api::agent;
+use keyd_core::config::Misfit;
 use keyd_tls::AllowedIds;
 use keyd_unix::ConfigFile;
 use keyd_x509::SpiffeId;
@@ -48,14 +49,13 @@ pub struct Config {
 }
 
 impl ConfigFile for Config {
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Misfit> {
         if self.allow.is_empty() {
-            return Err(
-                "allow names nobody; name a SPIFFE ID such as \"spiffe://example.org/web\"".to_owned()
-            );
+            let why = "allow names nobody; name a SPIFFE ID such as \"spiffe://example.org/web\"";
+            return Err(why.to_owned().into());
         }
         if !(1..=CONNECTION_LIMIT).contains(&self.connections) {
-            return Err(format!("connections must be 1 to {CONNECTION_LIMIT}"));
+            return Err(format!("connections must be 1 to {CONNECTION_LIMIT}").into());
         }
         for (name, ms) in [
             ("handshake_timeout_ms", self.handshake_timeout_ms),
@@ -63,7 +63,7 @@ impl ConfigFile for Config {
             ("drain_timeout_ms", self.drain_timeout_ms),
         ] {
             if !(1..=TIME_LIMIT).contains(&ms) {
-                return Err(format!("{name} must be 1 to {TIME_LIMIT}"));
+                return Err(format!("{name} must be 1 to {TIME_LIMIT}").into());
             }
         }
         Ok(())

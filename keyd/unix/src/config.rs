@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use keyd_core::config::Misfit;
 use keyd_core::{Failure, Reason};
 use serde::de::DeserializeOwned;
 
@@ -16,8 +17,8 @@ pub trait ConfigFile: DeserializeOwned {
     /// Whether its parts go together.
     ///
     /// # Errors
-    /// The sentence that names those which do not.
-    fn check(&self) -> Result<(), String>;
+    /// Those which do not.
+    fn check(&self) -> Result<(), Misfit>;
 
     /// Reads and checks a file. It blocks on the disk.
     ///
@@ -39,7 +40,7 @@ pub trait ConfigFile: DeserializeOwned {
     /// [`Reason::BadConfig`] naming file, line and key.
     fn parse(file: &str, text: &str) -> Result<Self, Failure> {
         let config: Self = keyd_core::config::parse(file, text)?;
-        config.check().map_err(|why| Failure::new(Reason::BadConfig, format!("{file}: {why}")))?;
+        config.check().map_err(|misfit| misfit.in_file(file, text))?;
         Ok(config)
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::spiffe_id;
 use crate::{SpiffeId, TrustDomain, X509Error};
 
 /// The ids that are meant; an empty list means none.
@@ -55,7 +56,13 @@ impl std::str::FromStr for AllowedId {
     /// # Errors
     /// [`X509Error::SpiffeId`] for what is no SPIFFE ID before the `/*`.
     fn from_str(text: &str) -> Result<Self, X509Error> {
-        match text.strip_suffix("/*") {
+        let id = text.strip_suffix("/*");
+        if id.unwrap_or(text).contains('*') {
+            let why =
+                "a * stands for what is below an id, and only at its end, as in spiffe://example.org/field/*";
+            return Err(spiffe_id::refusal("SPIFFE ID pattern", text, why));
+        }
+        match id {
             Some(parent) => parent.parse().map(Self::Below),
             None => text.parse().map(Self::Exactly),
         }

@@ -36,7 +36,7 @@ pub enum X509Error {
     /// A string that is no SPIFFE ID or trust domain.
     #[error("{text:?} is not a {what}: {why}")]
     SpiffeId {
-        /// `SPIFFE ID` or `trust domain`.
+        /// `SPIFFE ID`, `SPIFFE ID pattern` or `trust domain`.
         what: &'static str,
         /// What was given, cut at 80 characters.
         text: String,

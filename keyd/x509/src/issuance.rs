@@ -10,11 +10,16 @@ mod rules;
 
 use std::time::{Duration, SystemTime};
 
+use humantime_serde::re::humantime;
 use keyd_core::{Algorithm, PublicKey};
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use crate::{AllowedIds, SpiffeId, TrustDomain};
 use reading::{Certificate, is_own_request};
+
+/// Longest life that a profile may allow: a hundred years of 365.25 days.
+const LIFETIME_LIMIT: Duration = Duration::from_secs(36_525 * 24 * 60 * 60);
 
 /// What a CA key may sign, beside its own certificate request. What is not given is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +39,7 @@ pub struct Profile {
 #[serde(deny_unknown_fields)]
 pub struct OwnRule {
     /// How long it may be valid from now on.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "lifetime")]
     pub lifetime: Duration,
 }
 
@@ -43,7 +48,7 @@ pub struct OwnRule {
 #[serde(deny_unknown_fields)]
 pub struct CaRule {
     /// How long they may be valid from now on.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "lifetime")]
     pub lifetime: Duration,
     /// The largest path length that they may have, and then they must have one; without it, they need none.
     pub path_length: Option<u8>,
@@ -56,7 +61,7 @@ pub struct CaRule {
 #[serde(deny_unknown_fields)]
 pub struct LeafRule {
     /// How long they may be valid from now on.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "lifetime")]
     pub lifetime: Duration,
     /// The SPIFFE IDs that they may have.
     pub ids: AllowedIds,
@@ -139,6 +144,20 @@ impl Profile {
         }
         let certificate = Certificate::read(key, message)?;
         rules::apply(self, key, &certificate, now).map(Allowed::Certificate)
+    }
+}
+
+/// A lifetime as it is written: `30days`, `12h`.
+fn lifetime<'de, D: Deserializer<'de>>(written: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(written)?;
+    let bad = |why: String| {
+        D::Error::custom(format!("lifetime {text:?}: {why}; it must be 1s to 100years, such as \"30days\""))
+    };
+    let lifetime = humantime::parse_duration(&text).map_err(|e| bad(e.to_string()))?;
+    match lifetime {
+        Duration::ZERO => Err(bad("nothing could be signed".to_owned())),
+        longer if longer > LIFETIME_LIMIT => Err(bad("that is longer than any certificate".to_owned())),
+        lifetime => Ok(lifetime),
     }
 }
 

@@ -107,7 +107,7 @@ impl FromStr for SpiffeId {
 /// How much of a bad id an error repeats, in characters.
 const SHOWN: usize = 80;
 
-fn refusal(what: &'static str, text: &str, why: &'static str) -> X509Error {
+pub(crate) fn refusal(what: &'static str, text: &str, why: &'static str) -> X509Error {
     X509Error::SpiffeId { what, text: text.chars().take(SHOWN).collect(), why }
 }
 

@@ -120,7 +120,7 @@ pub(super) fn check_records<'a>(
     profile: impl Fn(&KeyId) -> bool,
 ) -> Result<(), Failure> {
     let Some(record) = records.find(|r| !r.algorithm.is_ml_dsa() && profile(&r.id)) else { return Ok(()) };
-    let why = format!("{} is {}. {}", record.id, record.algorithm, unguardable(&record.id));
+    let why = format!("{} (it is {})", unguardable(&record.id), record.algorithm);
     Err(Failure::new(Reason::BadConfig, why))
 }
 

@@ -13,7 +13,7 @@ use system::keyd::{Keyd, configure, namespaces, token_table};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-use super::{FAILED, Refusal, START, refused_start, software};
+use super::{FAILED, Refusal, START, refusal, refused_start, software};
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -29,6 +29,55 @@ async fn an_unknown_key_of_the_configuration_is_named_with_line_and_suggestion()
     let mut check = tokio::process::Command::new(system::binary("keyd").unwrap());
     let output = check.args(["--json", "config", "check", "--config"]).arg(&file).output().await.unwrap();
     Refusal::of(&output).is(FAILED, Reason::BadConfig, &words[..2]);
+}
+
+const PROFILE: &str =
+    "[[issuance]]\nkeys = [\"dev/ca\"]\ntrust_domain = \"td\"\nown = { lifetime = \"1day\" }\n";
+
+#[tokio::test]
+async fn an_issuance_profile_that_is_wrong_is_named_with_line_and_next_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let tables = namespaces(&[("dev", &[Protection::Software])]);
+    // Two lines of the test's own stand before.
+    let first = 3 + tables.lines().count();
+    for (good, bad, line, words) in [
+        ("own", "onw", first + 3, &["`onw`", "Did you mean \"own\"?"][..]),
+        ("dev/", "dve/", first + 1, &["dve/ca", "Did you mean dev?"]),
+        ("1day", "-1day", first + 3, &["\"-1day\"", "30days"]),
+        ("own = { lifetime = \"1day\" }\n", "", first, &["give it own, ca or leaf"]),
+        (
+            "own = {",
+            "leaf = { ids = [\"spiffe://td/a*\"], algorithms = [\"ml-dsa-65\"],",
+            first + 3,
+            &["spiffe://td/a*", "spiffe://example.org/field/*"],
+        ),
+    ] {
+        let text = format!("{tables}{}", PROFILE.replace(good, bad));
+        let file = configure(dir.path(), &text).unwrap();
+        let place = format!("{}:{line}:", file.display());
+        refused_start(&file).await.is(FAILED, Reason::BadConfig, &[words, &[&place]].concat());
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_signs_digests_is_neither_started_with_nor_made_under_a_profile() {
+    let words = ["names dev/ca", "only ML-DSA keys", "x509_ca_algorithm", "take it off the table"];
+    for algorithm in ["ec-p256", "rsa-2048"] {
+        let (dir, keyd) = software().await;
+        keyd.json(&["key", "create", "dev/ca", "--algorithm", algorithm]).await.unwrap();
+        keyd.stop().await.unwrap();
+        let tables = namespaces(&[("dev", &[Protection::Software])]);
+        let file = configure(dir.path(), &format!("{tables}{PROFILE}")).unwrap();
+        let refused = refused_start(&file).await;
+        refused.is(FAILED, Reason::BadConfig, &[&words[..], &[algorithm]].concat());
+
+        configure(dir.path(), &format!("{tables}{}", PROFILE.replace("dev/ca", "dev/other"))).unwrap();
+        let keyd = Keyd::restart(dir.path()).await.unwrap();
+        let make = ["key", "create", "dev/other", "--algorithm", algorithm];
+        let words = ["names dev/other", "only ML-DSA keys", algorithm];
+        refusal(&keyd, &make).await.is(FAILED, Reason::BadRequest, &words);
+        keyd.json(&["key", "create", "dev/other", "--algorithm", "ml-dsa-44"]).await.unwrap();
+    }
 }
 
 #[tokio::test]
