@@ -137,7 +137,7 @@ async fn certificates() -> Result<()> {
         let root = keyd_x509::self_signed_root(&root_key, &td, validity).await?;
         let request = keyd_x509::request(&key, Some(&td.id())).await?;
         let verified = VerifiedRequest::from_der(&request)?;
-        let ca = keyd_x509::issue_ca(&root_key, &root, &verified, &td, validity).await?;
+        let ca = keyd_x509::issue_ca(&root_key, &root, &verified, &td, validity, None).await?;
         let name = algorithm.name();
         put("public_key", name, key.0.public_key().spki())?;
         put("certificate_request", name, &request)?;

@@ -37,11 +37,13 @@ pub async fn self_signed_root(
     validity: Validity,
 ) -> Result<Certificate, X509Error> {
     let subject = ca_name(trust_domain, "root")?;
-    let profile = CaProfile { issuer: subject.clone(), subject, id: trust_domain.id(), issuer_key_id: None };
+    let (issuer, id) = (subject.clone(), trust_domain.id());
+    let profile = CaProfile { issuer, subject, id, path_length: None, issuer_key_id: None };
     certificate(signer, profile, signer.public_key(), validity).await
 }
 
-/// A CA certificate under `issuer` for the key of a verified request. It ends no later than its issuer.
+/// A CA certificate under `issuer` for the key of a verified request. It ends no later than its issuer. `path_length` is how
+/// many CAs may stand below it, one under the other; any number without it (RFC 5280 §4.2.1.9).
 ///
 /// # Errors
 /// The signer's; [`X509Error::Refused`] when `signer` does not hold the issuer's key.
@@ -51,6 +53,7 @@ pub async fn issue_ca(
     request: &VerifiedRequest,
     trust_domain: &TrustDomain,
     validity: Validity,
+    path_length: Option<u8>,
 ) -> Result<Certificate, X509Error> {
     if issuer.public_key()? != *signer.public_key() {
         return Err(X509Error::refused("the issuer", "its certificate is for another key"));
@@ -59,6 +62,7 @@ pub async fn issue_ca(
         issuer: issuer.subject().clone(),
         subject: request.subject().clone(),
         id: trust_domain.id(),
+        path_length,
         issuer_key_id: issuer.subject_key_id()?,
     };
     certificate(signer, profile, request.public_key(), validity.ending_by(issuer.not_after())).await

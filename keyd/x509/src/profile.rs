@@ -50,12 +50,13 @@ impl Validity {
     }
 }
 
-/// A CA of a trust domain: root or intermediate. No path length, because a downstream CA may follow, and no name
-/// constraints, because verifiers built on webpki refuse every URI name constraint.
+/// A CA of a trust domain: root or intermediate. No name constraints, because verifiers built on webpki refuse every URI name constraint.
 pub(crate) struct CaProfile {
     pub(crate) issuer: Name,
     pub(crate) subject: Name,
     pub(crate) id: SpiffeId,
+    /// How many CAs may stand below it, one under the other; any number without it.
+    pub(crate) path_length: Option<u8>,
     /// Copied from the issuer where it is another certificate: RFC 5280 §4.2.1.1 wants exactly that value.
     pub(crate) issuer_key_id: Option<Vec<u8>>,
 }
@@ -84,7 +85,7 @@ impl BuilderProfile for CaProfile {
             None => AuthorityKeyIdentifier::try_from(issuer_spk)?,
         };
         let mut extensions = Vec::new();
-        let constraints = BasicConstraints { ca: true, path_len_constraint: None };
+        let constraints = BasicConstraints { ca: true, path_len_constraint: self.path_length };
         extensions.push(constraints.to_extension(subject, &extensions)?);
         let usage = KeyUsage(KeyUsages::KeyCertSign | KeyUsages::CRLSign);
         extensions.push(usage.to_extension(subject, &extensions)?);

@@ -84,7 +84,7 @@ async fn a_root_issues_an_intermediate_that_ends_with_it() {
     let root = self_signed_root(&root_key, &td, validity()).await.unwrap();
     let csr = VerifiedRequest::from_der(&request(&ca_key, Some(&td.id())).await.unwrap()).unwrap();
     let long = Validity::starting(SystemTime::now(), 10 * DAY);
-    let ca = issue_ca(&root_key, &root, &csr, &td, long).await.unwrap();
+    let ca = issue_ca(&root_key, &root, &csr, &td, long, None).await.unwrap();
     assert!(root.is_ca().unwrap() && ca.is_ca().unwrap());
     assert_eq!(ca.public_key().unwrap(), *ca_key.public_key());
     assert_eq!(ca.uri_id().unwrap(), td.id());
@@ -100,7 +100,7 @@ async fn another_key_cannot_issue_under_the_root() {
     let root = self_signed_root(&Key::new(Algorithm::EcP256), &td, validity()).await.unwrap();
     let other = Key::new(Algorithm::EcP256);
     let csr = VerifiedRequest::from_der(&request(&other, None).await.unwrap()).unwrap();
-    assert!(issue_ca(&other, &root, &csr, &td, validity()).await.is_err());
+    assert!(issue_ca(&other, &root, &csr, &td, validity(), None).await.is_err());
 }
 
 #[tokio::test]

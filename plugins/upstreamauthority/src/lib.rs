@@ -35,6 +35,9 @@ pub struct Config {
     root_key: KeyId,
     /// The file with the root's certificate, PEM.
     root_certificate: PathBuf,
+    /// How many CAs may stand below SPIRE's, one under the other: 0 where it certifies leaves alone, 1 where a downstream
+    /// CA stands below it.
+    path_length: Option<u8>,
 }
 
 impl Plugin for Root {
@@ -44,6 +47,7 @@ impl Plugin for Root {
         let trust_domain: TrustDomain = trust_domain.parse()?;
         let certificate = root::read_certificate(&config.root_certificate, &trust_domain).await?;
         tracing::info!(root_key = %config.root_key, subject = %certificate.subject(), "Configured");
-        Ok(Self { keyd: config.socket.client(), key: config.root_key, certificate, trust_domain })
+        let Config { socket, root_key: key, path_length, .. } = config;
+        Ok(Self { keyd: socket.client(), key, certificate, trust_domain, path_length })
     }
 }

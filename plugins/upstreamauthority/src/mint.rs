@@ -38,7 +38,8 @@ pub(crate) async fn mint(
     }
     let validity = Validity::starting(now, ttl.unwrap_or(DEFAULT_TTL));
     let signer = root.signer(deadline).await?;
-    let ca = issue_ca(&signer, &root.certificate, &request, &root.trust_domain, validity).await?;
+    let (issuer, trust_domain) = (&root.certificate, &root.trust_domain);
+    let ca = issue_ca(&signer, issuer, &request, trust_domain, validity, root.path_length).await?;
     if ca.not_after() < validity.not_after - Duration::from_secs(1) {
         tracing::warn!("SPIRE's CA ends with the root, earlier than asked; make a new root in time");
     }

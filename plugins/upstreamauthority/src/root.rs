@@ -15,6 +15,8 @@ pub(crate) struct Root {
     pub(crate) key: KeyId,
     pub(crate) certificate: Certificate,
     pub(crate) trust_domain: TrustDomain,
+    /// How many CAs may stand below SPIRE's, one under the other.
+    pub(crate) path_length: Option<u8>,
 }
 
 impl Root {

@@ -14,6 +14,7 @@ mod crash;
 mod disk;
 mod doctor;
 mod escrow;
+mod downstream;
 mod examples;
 mod fairness;
 mod faults;
