@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use keyd_api::KeyInfo;
-use keyd_core::{Algorithm, KeyId, Protection, Reason, SignInput};
-use keyd_escrow::{EscrowedKey, FILE_LIMIT, Recipient, seal};
+use keyd_api::v1::KeyOutcome;
+use keyd_api::{Client, KeyInfo};
+use keyd_core::{Algorithm, Failure, KeyId, Protection, Reason, Secret, SignInput};
+use keyd_escrow::{EscrowFile, EscrowedKey, FILE_LIMIT, OperatorKey, Recipient, seal};
 use keyd_softkey::SoftKey;
 use peers::swtpm::Swtpm;
 use peers::token::Token;
@@ -14,9 +16,11 @@ use system::binary;
 use system::keyd::{Keyd, namespaces, token_table, write_private};
 use tempfile::TempDir;
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use Protection::{Hsm, HsmWrapped, Software, TpmSealed};
 
+use crate::broken_off::{KEYS, Told, again_and_again};
 use crate::refusals::{DENIED, EXISTS, FAILED, refusal, refused_start};
 
 const MESSAGE: SignInput<'_> = SignInput::Message(b"m");
@@ -75,6 +79,14 @@ impl Operator {
 
     fn public(&self) -> PathBuf {
         self.dir.path().join("operator.pem")
+    }
+
+    /// An escrow, and what opens it.
+    fn unlock(&self, file: &str) -> (Vec<u8>, Secret) {
+        let key = OperatorKey::from_pem(&Secret::new(fs::read(self.path("operator")).unwrap())).unwrap();
+        let escrow = fs::read(file).unwrap();
+        let unlocked = key.unlock(&EscrowFile::parse(&escrow).unwrap()).unwrap();
+        (escrow, unlocked)
     }
 
     fn path(&self, name: &str) -> String {
@@ -199,6 +211,55 @@ async fn a_blank_node_gets_the_keys_and_another_key_of_the_same_name_is_left() {
 
     keyd.json(&["key", "delete", "sealed/a"]).await.unwrap();
     assert_eq!(counts(&keyd.json(&restore).await.unwrap()), [1, 3, 0, 0]);
+    assert_all_sign(&keyd, &keys).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_is_broken_off_is_taken_up_again_and_what_was_told_is_there() {
+    async fn restore(keyd: Client, escrow: Arc<(Vec<u8>, Secret)>, told: Told) -> Result<(), Failure> {
+        let (file, unlocked) = &*escrow;
+        let done = |key: &KeyOutcome| {
+            assert!(key.message.is_empty(), "{}", key.message);
+            told.add(&key.key);
+        };
+        keyd.restore_escrow(file.clone(), unlocked, "", false, done).await.map(drop)
+    }
+    let operator = Operator::new().await;
+    let old = Machine::new(&operator.public());
+    let keyd = old.start().await;
+    let mut keys = Vec::new();
+    for number in 0..KEYS {
+        let namespace = if number % 2 == 0 { "sealed" } else { "wrapped" };
+        let id = format!("{namespace}/{number}").parse().unwrap();
+        keys.push(keyd.client().create_key(&id, Algorithm::MlDsa65, None).await.unwrap());
+    }
+    let file = operator.path("escrow");
+    keyd.json(&["escrow", "export", "--out", &file]).await.unwrap();
+    keyd.stop().await.unwrap();
+    let escrow = Arc::new(operator.unlock(&file));
+
+    let new = Machine::new(&operator.public());
+    let mut keyd = new.start().await;
+    let started = Instant::now();
+    restore(keyd.client(), escrow.clone(), Told::default()).await.unwrap();
+    let (takes, mut met) = (started.elapsed(), 0);
+    for _ in 0..3 {
+        for key in &keys {
+            keyd.client().delete_key(&key.key).await.unwrap();
+        }
+        let change = |client: Client, told: Told| restore(client, escrow.clone(), told);
+        let check = async |keyd: &Keyd, told: &Told| {
+            let listed = keyd.client().list_keys(None).await.unwrap();
+            let is_listed = |key: &KeyInfo| listed.iter().any(|listed| listed.key == key.key);
+            let there: Vec<_> = keys.iter().filter(|key| is_listed(key)).cloned().collect();
+            assert_eq!(there.len(), listed.len(), "nothing but what is in the escrow");
+            assert!(keys.iter().all(|key| is_listed(key) || !told.has(&key.key)), "{listed:?}");
+            assert_all_sign(keyd, &there).await;
+        };
+        let (again, some) = again_and_again(new.dir.path(), keyd, takes, change, check).await;
+        (keyd, met) = (again, met + some);
+    }
+    assert!(met > 0, "no kill met a restore under way");
     assert_all_sign(&keyd, &keys).await;
 }
 

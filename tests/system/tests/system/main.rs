@@ -10,11 +10,12 @@
 
 mod algorithms;
 mod audit;
+mod broken_off;
 mod crash;
 mod disk;
 mod doctor;
-mod escrow;
 mod downstream;
+mod escrow;
 mod examples;
 mod fairness;
 mod faults;

@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use keyd_api::{Client, KeyInfo};
-use keyd_core::{Algorithm, KeyId, Protection, Reason, SignInput};
+use keyd_core::{Algorithm, Failure, KeyId, Protection, Reason, SignInput};
 use peers::swtpm::Swtpm;
 use peers::token::Token;
 use system::keyd::{Keyd, namespaces, token_table, write_private};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
+
+use crate::broken_off::{KEYS, Told, again_and_again};
 
 use Protection::{Hsm, HsmWrapped, Software, TpmSealed};
 
@@ -162,4 +164,40 @@ async fn keyd_killed_in_the_midst_leaves_the_key_in_one_place_or_the_other() {
         at = now.protection;
     }
     assert!((1..KILLS).contains(&moved), "{moved} of {KILLS} moved, with kills within {latest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_of_many_keys_that_is_broken_off_is_taken_up_again() {
+    async fn migrate(keyd: Client, keys: Vec<KeyId>, to: Protection, told: Told) -> Result<(), Failure> {
+        for key in keys {
+            keyd.migrate_key(&key, to, true).await?;
+            told.add(&key.to_string());
+        }
+        Ok(())
+    }
+    let (dir, _tpm, mut keyd) = node(Token::softhsm, &[("n", ALL)]).await;
+    let mut made = Vec::new();
+    for number in 0..KEYS {
+        let id = format!("n/{number}").parse().unwrap();
+        made.push(keyd.client().create_key(&id, Algorithm::MlDsa65, Some(TpmSealed)).await.unwrap());
+    }
+    let keys: Vec<_> = made.iter().map(|key| key.key.clone()).collect();
+    let started = Instant::now();
+    migrate(keyd.client(), keys.clone(), HsmWrapped, Told::default()).await.unwrap();
+    let (takes, mut met, mut from) = (started.elapsed(), 0, HsmWrapped);
+    for to in [TpmSealed, Software, HsmWrapped] {
+        let change = |client: Client, told: Told| migrate(client, keys.clone(), to, told);
+        let check = async |keyd: &Keyd, told: &Told| {
+            for key in &made {
+                let now = keyd.client().show_key(&key.key).await.unwrap();
+                assert!(now.protection == to || (now.protection == from && !told.has(&key.key)), "{now:?}");
+                assert_same_but_protection(&now, key);
+                signs(&keyd.client(), &now).await;
+            }
+        };
+        let (again, some) = again_and_again(dir.path(), keyd, takes, change, check).await;
+        (keyd, met, from) = (again, met + some, to);
+    }
+    assert!(met > 0, "no kill met a migration under way");
+    assert_eq!(keyd.client().doctor().await.unwrap(), []);
 }

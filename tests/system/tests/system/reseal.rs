@@ -2,12 +2,16 @@
 
 use std::path::Path;
 
-use keyd_core::{Protection, Reason};
+use keyd_api::Client;
+use keyd_api::v1::KeyOutcome;
+use keyd_core::{Algorithm, Failure, Protection, Reason, SignInput};
 use peers::interposer::{Interposer, UNSEAL};
 use peers::swtpm::Swtpm;
 use serde_json::Value;
 use system::keyd::{Keyd, configure, namespaces};
+use tokio::time::Instant;
 
+use crate::broken_off::{KEYS as MANY, Told, again_and_again};
 use crate::refusals::{FAILED, USAGE, refusal};
 
 /// A PCR that any locality may extend.
@@ -152,6 +156,49 @@ async fn keys_sealed_ahead_of_a_planned_change_open_before_it_and_after_it() {
         assert_eq!(output.status.code(), Some(USAGE), "{wrong}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("INDEX=VALUE"), "{wrong}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reseal_that_is_broken_off_leaves_every_key_to_open_and_is_taken_up_again() {
+    async fn reseal(keyd: Client, pcrs: Vec<(u8, [u8; 32])>, told: Told) -> Result<(), Failure> {
+        let done = |key: &KeyOutcome| {
+            assert!(key.message.is_empty(), "{}", key.message);
+            told.add(&key.key);
+        };
+        keyd.reseal(&pcrs, false, done).await.map(drop)
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
+    let bus = Interposer::before(&tpm).unwrap();
+    let mut keyd = Keyd::start(dir.path(), &config(&bus.tcti(), &to_pcr())).await.unwrap();
+    let mut keys = Vec::new();
+    for number in 0..MANY {
+        let id = format!("sealed/{number}").parse().unwrap();
+        keys.push(keyd.client().create_key(&id, Algorithm::MlDsa65, None).await.unwrap());
+    }
+    let all_sign = async |keyd: &Keyd, _: &Told| {
+        for key in &keys {
+            let input = SignInput::Message(b"m");
+            let signed = keyd.client().sign(&key.key, input).await.unwrap();
+            key.public_key.verify(input, &signed.signature).unwrap();
+        }
+    };
+    let mut value = [0; 32];
+    hex::decode_to_slice(after_the_change(), &mut value).unwrap();
+    let ahead = vec![(PCR.parse().unwrap(), value)];
+    let started = Instant::now();
+    reseal(keyd.client(), ahead.clone(), Told::default()).await.unwrap();
+    let (takes, mut met) = (started.elapsed(), 0);
+    for pcrs in [vec![], ahead.clone(), vec![], ahead] {
+        let change = |client: Client, told: Told| reseal(client, pcrs.clone(), told);
+        let (again, some) = again_and_again(dir.path(), keyd, takes, change, all_sign).await;
+        (keyd, met) = (again, met + some);
+    }
+    assert!(met > 0, "no kill met a reseal under way");
+    keyd.stop().await.unwrap();
+    extend(&tpm, &bus);
+    let keyd = Keyd::restart(dir.path()).await.unwrap();
+    all_sign(&keyd, &Told::default()).await;
 }
 
 #[tokio::test]
