@@ -129,10 +129,7 @@ impl Keyring {
         for protection in candidates.iter().copied() {
             match attempt(protection).await {
                 Ok(made) => {
-                    for (protection, failure) in &refused {
-                        let event = Event::Fallback { key: id.clone(), algorithm, protection: *protection };
-                        self.shared.journal.owe(Draft::failed(origin, event, failure.reason)).await;
-                    }
+                    self.record_fallbacks(origin, id, algorithm, &refused).await;
                     let instead_of = refused.first().map(|(preferred, _)| *preferred);
                     return Ok(Placed { made, instead_of });
                 }
@@ -140,16 +137,42 @@ impl Keyring {
                     tracing::warn!(key = %id, %algorithm, %protection, %failure, "protection not available");
                     refused.push((protection, failure));
                 }
-                Err(failure) => {
-                    let event = Event::SealFailed { key: id.clone(), protection };
-                    self.shared.journal.owe(Draft::failed(origin, event, failure.reason)).await;
-                    return Err(failure);
-                }
+                Err(failure) => return Err(self.seal_failed(origin, id, protection, failure).await),
             }
         }
-        Err(refused.pop().map(|(_, failure)| failure).unwrap_or_else(|| {
-            Failure::new(Reason::ProtectionUnavailable, format!("nothing on this node can hold {id}"))
-        }))
+        // After the last one, none was tried.
+        let Some((protection, failure)) = refused.pop() else {
+            let why = format!("nothing on this node can hold {id}");
+            return Err(Failure::new(Reason::ProtectionUnavailable, why));
+        };
+        self.record_fallbacks(origin, id, algorithm, &refused).await;
+        Err(self.seal_failed(origin, id, protection, failure).await)
+    }
+
+    async fn record_fallbacks(
+        &self,
+        origin: Origin,
+        id: &KeyId,
+        algorithm: Algorithm,
+        refused: &[(Protection, Failure)],
+    ) {
+        for (protection, failure) in refused {
+            let event = Event::Fallback { key: id.clone(), algorithm, protection: *protection };
+            self.shared.journal.owe(Draft::failed(origin, event, failure.reason)).await;
+        }
+    }
+
+    /// Records that a device did not make or seal a key; gives the failure back.
+    pub(super) async fn seal_failed(
+        &self,
+        origin: Origin,
+        id: &KeyId,
+        protection: Protection,
+        failure: Failure,
+    ) -> Failure {
+        let event = Event::SealFailed { key: id.clone(), protection };
+        self.shared.journal.owe(Draft::failed(origin, event, failure.reason)).await;
+        failure
     }
 
     /// Counts a key that has another protection than the preferred one.

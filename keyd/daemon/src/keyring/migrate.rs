@@ -40,7 +40,10 @@ impl Keyring {
             keyring.candidates(&id, Some(to))?;
             keyring.check_records().await?;
             let secret = keyring.opened(&key).await?.secret();
-            let (record, soft) = keyring.shared.places.seal_again(&key.record, to, secret).await?;
+            let (record, soft) = match keyring.shared.places.seal_again(&key.record, to, secret).await {
+                Ok(sealed) => sealed,
+                Err(failure) => return Err(keyring.seal_failed(origin, &id, to, failure).await),
+            };
             keyring.put_recorded(origin, Event::KeyMigrated(facts(&record)), &record).await?;
             tracing::info!(key = %id, version = record.version, %before, protection = %to, "key migrated");
             Ok((keyring.show(Key::new(record, Some(soft))), before))

@@ -46,7 +46,12 @@ impl Keyring {
             let secret = keyring.opened(&key).await?.secret();
             let (record, context) =
                 (&key.record, places::context(&id, key.record.version, key.record.algorithm));
-            let material = tpm.seal_expecting(secret, &context, &expected).await?;
+            let material = match tpm.seal_expecting(secret, &context, &expected).await {
+                Ok(material) => material,
+                Err(failure) => {
+                    return Err(keyring.seal_failed(origin, &id, Protection::TpmSealed, failure).await);
+                }
+            };
             let renewed = KeyRecord { material, ..record.clone() };
             let soft = keyring.shared.places.open(&renewed).await?;
             keyring.put_recorded(origin, Event::KeyResealed(facts(&renewed)), &renewed).await?;

@@ -107,6 +107,32 @@ async fn the_life_of_a_key_is_recorded_signed_and_proved() {
 }
 
 #[tokio::test]
+async fn a_device_that_holds_no_key_is_recorded_whoever_asked_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let tables: &[(&str, &[Protection])] =
+        &[("sealed", &[Protection::TpmSealed]), ("either", &[Protection::TpmSealed, Protection::Software])];
+    let absent =
+        "[audit]\nprotections = [\"software\"]\n[tpm]\ntcti = \"device:/nonexistent\"\ncounter = false\n";
+    let keyd = Keyd::start(dir.path(), &(absent.to_owned() + &namespaces(tables))).await.unwrap();
+    let refused = Refusal::of(&keyd.output(&["--json", "key", "create", "sealed/a"]).await.unwrap());
+    assert_eq!(refused.reason, Reason::TpmAbsent.name());
+    keyd.json(&["key", "create", "either/a"]).await.unwrap();
+    let moved = ["--json", "key", "migrate", "either/a", "--to", "tpm-sealed"];
+    assert_eq!(Refusal::of(&keyd.output(&moved).await.unwrap()).reason, Reason::TpmAbsent.name());
+
+    for (key, expected) in [
+        ("sealed/a", &[("seal-failed", "TPM_ABSENT")][..]),
+        ("either/a", &[("fallback", "TPM_ABSENT"), ("key-created", "ok"), ("seal-failed", "TPM_ABSENT")]),
+    ] {
+        let records = records(&keyd, &["--key", key]).await;
+        let told = |name| records.iter().map(|r| r[name].as_str().unwrap()).collect::<Vec<_>>();
+        let told: Vec<_> = told("event").into_iter().zip(told("result")).collect();
+        assert_eq!(told, expected, "{key}");
+        assert!(records.iter().all(|r| r["uid"] == nix::unistd::geteuid().as_raw()), "{records:?}");
+    }
+}
+
+#[tokio::test]
 async fn denied_calls_are_counted_and_do_not_fill_the_disk() {
     let (dir, keyd) = software().await;
     let client = keyd.client();
