@@ -34,7 +34,6 @@ const LAST_SIGNATURE: Duration = Duration::from_secs(5);
 pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Failure> {
     let config = Config::read(config_file)?;
     let rules = InForce::new(config.clone())?;
-    keyd_unix::forbid_core_dumps()?;
     let memory_locked = keyd_unix::lock_memory();
     take_full_disks_as_errors()?;
     let state_dir = config.state_dir.clone();

@@ -50,7 +50,10 @@ struct File {
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match keyd_unix::parse("keyd-proxy") {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let output = Output::new("keyd-proxy", cli.json);
     output.end(match cli.command {
         Command::Serve(file) => Config::read(&file.config).and_then(run),

@@ -2,6 +2,7 @@
 //! output with exit codes.
 
 mod blocking;
+mod command_line;
 mod config;
 pub mod file;
 mod listener;
@@ -11,6 +12,7 @@ mod process;
 mod serve;
 
 pub use blocking::off_worker;
+pub use command_line::parse;
 pub use config::ConfigFile;
 pub use listener::bind;
 pub use log::log_to_stderr;

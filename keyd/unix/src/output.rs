@@ -18,6 +18,11 @@ impl Output {
         Self { program, json }
     }
 
+    /// Whether it is for programs.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Prints `value` as JSON, or the text that `human` makes of it. A reader that went away is no error.
     ///
     /// # Errors
@@ -51,7 +56,7 @@ impl Output {
         ExitCode::from(exit_code(failure.reason))
     }
 
-    fn failure(&self, failure: &Failure) {
+    pub(crate) fn failure(&self, failure: &Failure) {
         let text = if self.json {
             serde_json::json!({ "error": { "reason": failure.reason.name(), "message": failure.message } })
                 .to_string()

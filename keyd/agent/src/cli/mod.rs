@@ -53,7 +53,10 @@ struct Socket {
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match keyd_unix::parse("keyd-agent") {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let output = Output::new("keyd-agent", cli.json);
     let result = match cli.command {
         Command::Serve(serve) => serve.run(),

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
 use der::pem::LineEnding;
 use keyd_api::Client;
@@ -13,7 +15,7 @@ use keyd_core::{Failure, KeyId, PublicKey, Reason};
 use keyd_unix::{ConfigFile, Output};
 use serde_json::{Value, json};
 
-use super::files::{read, unusable, write_output};
+use super::files::{read, unusable, write_public};
 use crate::clock::now;
 use crate::config::{Config, DEFAULT_CONFIG};
 use crate::devices::PEM_LIMIT;
@@ -114,7 +116,11 @@ impl Audit {
                         format!("there is no audit key yet: {}", head.trouble),
                     ));
                 }
-                write_output(out.as_deref().unwrap_or(Path::new("-")), pem.as_bytes())
+                let value = json!({
+                    "fingerprint": hex::encode(PublicKey::from_spki(&head.audit_key)?.fingerprint()),
+                    "public_key": STANDARD.encode(&head.audit_key),
+                });
+                write_public(pem.as_bytes(), out.as_deref(), &value, output)
             }
             Self::Restart { config } => restart(&Config::read(&config)?, output),
         }

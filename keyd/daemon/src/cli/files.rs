@@ -7,7 +7,8 @@ use std::path::Path;
 
 use keyd_api::MESSAGE_LIMIT;
 use keyd_core::{Failure, Reason, Secret};
-use keyd_unix::file;
+use keyd_unix::{Output, file};
+use serde_json::Value;
 
 /// Reads a file of at most `limit` bytes.
 pub fn read(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
@@ -72,6 +73,23 @@ pub fn read_input(path: &Path) -> Result<Vec<u8>, Failure> {
 pub fn write_output(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let written = if is_stdio(path) { std::io::stdout().write_all(bytes) } else { fs::write(path, bytes) };
     written.map_err(|e| unusable(path, format!("cannot write it: {e}")))
+}
+
+/// Writes what anybody may read to a file, or to standard output, where JSON describes it instead.
+pub fn write_public(
+    bytes: &[u8],
+    out: Option<&Path>,
+    described: &Value,
+    output: &Output,
+) -> Result<(), Failure> {
+    match out.filter(|path| !is_stdio(path)) {
+        None if !output.is_json() => write_output(Path::new("-"), bytes),
+        None => output.show(described, |_| String::new()),
+        Some(path) => {
+            write_output(path, bytes)?;
+            output.show(described, |_| String::new())
+        }
+    }
 }
 
 /// Writes a secret to a file that only this user can read, also where it was there before, or to standard output.

@@ -2,7 +2,7 @@
 
 mod how;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use how::How;
 
-use super::files::{is_stdio, read_input, write_output, write_secret};
+use super::files::{is_stdio, read_input, write_output, write_public, write_secret};
 
 /// Keys are named NAMESPACE/ID, such as spire-server/x509-CA-A.
 #[derive(Subcommand)]
@@ -157,7 +157,7 @@ impl Key {
                     Format::Pem => pem(&info)?.into_bytes(),
                     Format::Der => info.public_key.spki().to_vec(),
                 };
-                write_output(out.as_deref().unwrap_or(Path::new("-")), &bytes)
+                write_public(&bytes, out.as_deref(), &describe(&info), output)
             }
             Self::Sign { key, input, how, out } => {
                 let given = read_input(&input)?;

@@ -94,12 +94,21 @@ enum Command {
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match keyd_unix::parse("keyd") {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let output = Output::new("keyd", cli.json);
+    // Commands have secrets in hand too: a PIN, the operator's private key, a shared secret.
+    if let Err(failure) = keyd_unix::forbid_core_dumps() {
+        return output.end(Err(failure));
+    }
+    // As far as the system grants it. The service tells what to do where it does not.
+    if !matches!(cli.command, Command::Serve(_)) {
+        keyd_unix::lock_memory();
+    }
     // The worker must not start the threads of a runtime: it belongs to the vendor's module.
     if matches!(cli.command, Command::Pkcs11Worker) {
-        // As far as the system grants it, like keyd, which has told what to do where it does not.
-        keyd_unix::lock_memory();
         return keyd_pkcs11::worker::run();
     }
     let touches_tpm =

@@ -113,7 +113,7 @@ impl Keyring {
     /// that failed in the middle, which ends the search.
     ///
     /// # Errors
-    /// That of the last protection that was tried.
+    /// That of the last protection that was tried, with what the others had to say.
     pub(super) async fn first_place<T, F>(
         &self,
         origin: Origin,
@@ -146,7 +146,8 @@ impl Keyring {
             return Err(Failure::new(Reason::ProtectionUnavailable, why));
         };
         self.record_fallbacks(origin, id, algorithm, &refused).await;
-        Err(self.seal_failed(origin, id, protection, failure).await)
+        let failure = self.seal_failed(origin, id, protection, failure).await;
+        Err(after_others(&refused, protection, failure))
     }
 
     async fn record_fallbacks(
@@ -192,6 +193,16 @@ impl Making {
             Self::Successor => Event::KeyRotated(facts),
         }
     }
+}
+
+/// The failure of the last protection that was tried, with what those before it had to say.
+fn after_others(refused: &[(Protection, Failure)], last: Protection, failure: Failure) -> Failure {
+    if refused.is_empty() {
+        return failure;
+    }
+    let before = refused.iter().map(|(protection, failure)| format!("{protection}: {}; ", failure.message));
+    let said = before.chain([format!("{last}: {}", failure.message)]).collect::<String>();
+    Failure::new(failure.reason, format!("no protection that is accepted can be had. {said}"))
 }
 
 /// Whether the next protection of the namespace's list may be tried: only when this one cannot hold the key or its

@@ -105,6 +105,22 @@ async fn a_token_that_goes_away_is_told_and_serves_again_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_runs_when_keyd_is_told_to_stop_gets_its_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (faults, keyd) = behind(&dir).await;
+    let client = keyd.client();
+    let made = client.create_key(&id("hsm/a"), MlDsa65, None).await.unwrap();
+    faults.inject("C_Sign", Fault::once(Action::Delay(Duration::from_secs(2)))).unwrap();
+    let before = faults.calls("C_Sign").unwrap();
+    let asked = tokio::spawn(async move { client.sign(&id("hsm/a"), INPUT).await });
+    while faults.calls("C_Sign").unwrap() == before {
+        sleep(Duration::from_millis(10)).await;
+    }
+    keyd.stop().await.unwrap();
+    made.public_key.verify(INPUT, &asked.await.unwrap().unwrap().signature).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_token_gives_wrong_never_leaves() {
     let dir = tempfile::tempdir().unwrap();
     let (faults, keyd) = behind(&dir).await;

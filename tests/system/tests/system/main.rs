@@ -11,6 +11,7 @@
 mod algorithms;
 mod audit;
 mod broken_off;
+mod commands;
 mod crash;
 mod disk;
 mod doctor;

@@ -114,6 +114,19 @@ async fn assert_absent(keyd: &Keyd, words: &[&str]) {
 }
 
 #[tokio::test]
+async fn where_no_accepted_protection_can_be_had_each_device_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = Token { label: "field-kat", ..Token::softhsm(dir.path()).unwrap() };
+    write_private(&pin_file(&dir), token.user_pin).unwrap();
+    let config = token_table(&token, &pin_file(&dir))
+        + "[tpm]\ntcti = \"device:/dev/no-such-tpm\"\ncounter = false\n"
+        + &namespaces(&[("n", &[Protection::Hsm, Protection::TpmSealed])]);
+    let keyd = Keyd::start(dir.path(), &config).await.unwrap();
+    let words = ["hsm: ", "\"field-kat\"", "tpm-sealed: ", "/dev/no-such-tpm"];
+    refusal(&keyd, &["key", "create", "n/a"]).await.is(UNREACHABLE, Reason::TpmAbsent, &words);
+}
+
+#[tokio::test]
 async fn a_token_without_ml_dsa_gets_no_key_elsewhere_unless_the_namespace_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let token = Token::softhsm(dir.path()).unwrap();
