@@ -4,3 +4,4 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$root"
 stage "tests" cargo test --locked --workspace
+stage "tests without C" cargo test --locked -p keyd-core -p keyd-softkey --no-default-features --features rustcrypto

@@ -1,17 +1,9 @@
 //! The TPM's own key derivation (Part 1 §11.4.10) and the digests and MACs that it rests on.
 
-use aws_lc_rs::{digest, hmac};
+use aws_lc_rs::hmac;
 use keyd_core::Hash;
+use keyd_core::crypto::digest;
 use zeroize::Zeroizing;
-
-/// Digest over the parts, one after another.
-pub(crate) fn digest(hash: Hash, parts: &[&[u8]]) -> Vec<u8> {
-    let mut context = digest::Context::new(hash.digest_algorithm());
-    for part in parts {
-        context.update(part);
-    }
-    context.finish().as_ref().to_vec()
-}
 
 /// SHA-256 over the parts, one after another.
 pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {

@@ -4,11 +4,11 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, EcdsaVerificationAlgorithm, UnparsedPublicKey,
 };
-use keyd_core::Hash;
+use keyd_core::{Hash, crypto};
 
 use crate::message::Response;
 use crate::wire::{Attest, Attributes, Curve, Key, PcrSelection, Public, Scheme, Signature, hash_id};
-use crate::{PcrSet, Refusal, kdf};
+use crate::{PcrSet, Refusal};
 
 /// A public key that may be believed about a TPM, once credential activation has shown which TPM holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl AttestationKey {
             return Err(Refusal::PcrSelection { expected: pcrs.to_string() });
         }
         let values: Vec<&[u8]> = response.pcrs.iter().map(|(_, value)| value.as_slice()).collect();
-        match kdf::digest(self.hash(), &values) == attest.pcr_digest {
+        match crypto::digest(self.hash(), &values) == attest.pcr_digest {
             true => Ok(()),
             false => Err(Refusal::PcrDigest),
         }

@@ -1,6 +1,6 @@
 //! The chain: lines, and the hash that ties each to all before it.
 
-use aws_lc_rs::digest::{Context, SHA384};
+use keyd_core::crypto;
 
 use crate::record::{Draft, Record};
 
@@ -88,11 +88,7 @@ fn short(error: &serde_json::Error) -> String {
 
 /// SHA-384 over parts.
 pub(crate) fn hash(parts: &[&[u8]]) -> Hash {
-    let mut context = Context::new(&SHA384);
-    for part in parts {
-        context.update(part);
-    }
     let mut out = [0; 48];
-    out.copy_from_slice(context.finish().as_ref());
+    out.copy_from_slice(&crypto::digest(keyd_core::Hash::Sha384, parts));
     out
 }

@@ -1,5 +1,7 @@
 //! The hashes that go with digests.
 
+use crate::crypto;
+
 /// A hash whose digest an elliptic-curve or RSA key can sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hash {
@@ -21,17 +23,8 @@ impl Hash {
         }
     }
 
-    /// The hash in aws-lc-rs's terms.
-    pub fn digest_algorithm(self) -> &'static aws_lc_rs::digest::Algorithm {
-        match self {
-            Self::Sha256 => &aws_lc_rs::digest::SHA256,
-            Self::Sha384 => &aws_lc_rs::digest::SHA384,
-            Self::Sha512 => &aws_lc_rs::digest::SHA512,
-        }
-    }
-
     /// The digest of `message`.
     pub fn digest(self, message: &[u8]) -> Vec<u8> {
-        aws_lc_rs::digest::digest(self.digest_algorithm(), message).as_ref().to_vec()
+        crypto::digest(self, &[message])
     }
 }

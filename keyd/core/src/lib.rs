@@ -6,6 +6,7 @@
 mod algorithm;
 mod backend;
 pub mod config;
+pub mod crypto;
 mod failure;
 mod hash;
 mod input;

@@ -1,39 +1,49 @@
 //! Signing in software, with a key whose secret was sealed by a TPM, wrapped by a token or, for development, stored.
 //!
 //! A key is made from its [`Secret`]: the seed of ML-DSA (FIPS 204 §5.1) or ML-KEM (FIPS 203 §7.1), the private scalar of
-//! an elliptic curve, or PKCS#8 for RSA. aws-lc-rs does the work, and RustCrypto checks it in tests.
+//! an elliptic curve, or PKCS#8 for RSA. aws-lc-rs does the work where it is built in, and RustCrypto checks it in tests;
+//! built without aws-lc-rs, and so without C, RustCrypto does it, and there is no RSA.
 
+#[cfg(feature = "aws-lc-rs")]
 mod aws_lc;
+#[cfg(all(test, feature = "aws-lc-rs", feature = "rustcrypto"))]
+mod cross_check;
+mod private_key;
+// Beside aws-lc-rs it is for tests alone.
+#[cfg(all(feature = "rustcrypto", any(test, not(feature = "aws-lc-rs"))))]
+mod rustcrypto;
 
-use aws_lc::{EcdsaKey, MlDsaKey, MlKemKey, RsaKey, random};
+#[cfg(feature = "aws-lc-rs")]
+use aws_lc as chosen;
+#[cfg(all(feature = "rustcrypto", not(feature = "aws-lc-rs")))]
+use rustcrypto as chosen;
 
-use keyd_core::{Algorithm, Failure, Family, PublicKey, Reason, Secret, SignInput};
+use keyd_core::{Algorithm, Failure, Family, PublicKey, Reason, Secret, SignInput, crypto};
+
+use private_key::PrivateKey;
 
 /// A private key in this process's memory.
 pub struct SoftKey {
     public_key: PublicKey,
-    inner: Inner,
+    inner: Box<dyn PrivateKey>,
     secret: Secret,
-}
-
-enum Inner {
-    MlDsa(MlDsaKey),
-    Ecdsa(EcdsaKey),
-    Rsa(RsaKey),
-    MlKem(MlKemKey),
 }
 
 impl SoftKey {
     /// Makes the secret of a new key. For RSA this takes up to some seconds.
     ///
     /// # Errors
-    /// [`Reason::Internal`] when the random number generator fails.
+    /// [`Reason::Internal`] when the random number generator fails. [`Reason::ProtectionUnavailable`] for RSA where
+    /// RustCrypto does the work.
     pub fn generate_secret(algorithm: Algorithm) -> Result<Secret, Failure> {
         match (algorithm.family(), algorithm.secret_len()) {
-            (Family::Ec, _) => EcdsaKey::generate_secret(algorithm),
             // Any bytes are a seed.
-            (Family::MlDsa | Family::MlKem, Some(length)) => random(length),
-            _ => RsaKey::generate_secret(algorithm),
+            (Family::MlDsa | Family::MlKem, Some(length)) => {
+                let mut seed = vec![0; length];
+                crypto::fill(&mut seed)?;
+                Ok(Secret::new(seed))
+            }
+            _ => chosen::generate_secret(algorithm),
         }
     }
 
@@ -41,6 +51,7 @@ impl SoftKey {
     ///
     /// # Errors
     /// [`Reason::BadRequest`] when the secret has another length or is no key of this algorithm.
+    /// [`Reason::ProtectionUnavailable`] for RSA where RustCrypto does the work.
     pub fn from_secret(algorithm: Algorithm, secret: &Secret) -> Result<Self, Failure> {
         if let Some(expected) = algorithm.secret_len().filter(|expected| *expected != secret.len()) {
             return Err(Failure::new(
@@ -48,29 +59,9 @@ impl SoftKey {
                 format!("an {algorithm} secret has {expected} bytes, not {}", secret.len()),
             ));
         }
-        let (inner, raw) = match algorithm.family() {
-            Family::MlDsa => {
-                let key = MlDsaKey::from_seed(algorithm, secret)?;
-                let raw = key.raw_public();
-                (Inner::MlDsa(key), raw)
-            }
-            Family::Ec => {
-                let key = EcdsaKey::from_scalar(algorithm, secret)?;
-                let raw = key.raw_public();
-                (Inner::Ecdsa(key), raw)
-            }
-            Family::Rsa => {
-                let key = RsaKey::from_pkcs8(algorithm, secret)?;
-                let raw = key.raw_public();
-                (Inner::Rsa(key), raw)
-            }
-            Family::MlKem => {
-                let key = MlKemKey::from_seed(algorithm, secret)?;
-                let raw = key.raw_public();
-                (Inner::MlKem(key), raw)
-            }
-        };
-        Ok(Self { public_key: PublicKey::from_raw(algorithm, &raw)?, inner, secret: secret.clone() })
+        let inner = chosen::open(algorithm, secret)?;
+        let public_key = PublicKey::from_raw(algorithm, &inner.raw_public())?;
+        Ok(Self { public_key, inner, secret: secret.clone() })
     }
 
     /// What the key was made from, to seal it anew.
@@ -89,15 +80,7 @@ impl SoftKey {
     /// [`Reason::BadRequest`] for what [`SignInput::check`] refuses.
     pub fn sign(&self, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
         input.check(self.public_key.algorithm())?;
-        match (&self.inner, input) {
-            (Inner::MlDsa(key), SignInput::Message(message)) => key.sign(message),
-            (Inner::Ecdsa(key), SignInput::Message(message)) => key.sign_message(message),
-            (Inner::Ecdsa(key), SignInput::Digest { digest, .. }) => key.sign_digest(digest),
-            (Inner::Rsa(key), SignInput::RsaDigest { padding, hash, digest }) => {
-                key.sign_digest(padding, hash, digest)
-            }
-            _ => Err(Failure::new(Reason::Internal, "an input was let through that the key does not sign")),
-        }
+        self.inner.sign(input)
     }
 
     /// Recovers the shared secret from an ML-KEM ciphertext (FIPS 203 §7.3).
@@ -105,12 +88,8 @@ impl SoftKey {
     /// # Errors
     /// [`Reason::BadRequest`] for what [`Algorithm::check_ciphertext`] refuses.
     pub fn decapsulate(&self, ciphertext: &[u8]) -> Result<Secret, Failure> {
-        let algorithm = self.public_key.algorithm();
-        algorithm.check_ciphertext(ciphertext)?;
-        match &self.inner {
-            Inner::MlKem(key) => key.decapsulate(ciphertext),
-            _ => Err(Failure::new(Reason::Internal, "a ciphertext was let through to a key that signs")),
-        }
+        self.public_key.algorithm().check_ciphertext(ciphertext)?;
+        self.inner.decapsulate(ciphertext)
     }
 
     /// PKCS#8 DER, seed-only for ML-DSA (RFC 9881 §6): what the SPIFFE Workload API hands to a workload. Only a key
@@ -119,15 +98,7 @@ impl SoftKey {
     /// # Errors
     /// [`Reason::Internal`] when the library cannot encode it.
     pub fn to_pkcs8(&self) -> Result<Secret, Failure> {
-        match &self.inner {
-            Inner::MlDsa(key) => key.to_pkcs8(),
-            Inner::Ecdsa(key) => key.to_pkcs8(),
-            Inner::Rsa(key) => key.to_pkcs8(),
-            Inner::MlKem(_) => Err(Failure::new(
-                Reason::BadRequest,
-                "keys that decapsulate are not exported: no workload gets one",
-            )),
-        }
+        self.inner.to_pkcs8()
     }
 }
 

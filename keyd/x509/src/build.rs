@@ -117,8 +117,7 @@ async fn sign_with<B: Builder>(
 
 fn serial() -> Result<SerialNumber, X509Error> {
     let mut bytes = [0; SERIAL_LEN];
-    aws_lc_rs::rand::fill(&mut bytes)
-        .map_err(|_| X509Error::refused("the serial number", "the random number generator failed"))?;
+    keyd_core::crypto::fill(&mut bytes).map_err(|e| X509Error::refused("the serial number", e.message))?;
     // Positive, and never shortened by leading zeros.
     if let Some(first) = bytes.first_mut() {
         *first = (*first & 0x7f) | 0x40;

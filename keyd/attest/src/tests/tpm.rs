@@ -10,7 +10,7 @@ use aws_lc_rs::signature::{
 };
 use der::Decode;
 use der::referenced::OwnedToRef;
-use keyd_core::{Hash, Secret};
+use keyd_core::{Hash, Secret, crypto};
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
 use crate::wire::put_sized;
@@ -174,7 +174,7 @@ impl SoftTpm {
     pub fn quote(&self, request: &node::QuoteRequest) -> (Vec<u8>, Vec<u8>, PcrValues) {
         let values = PcrValues::new(request.pcrs.iter().map(|i| self.pcrs[usize::from(*i)])).unwrap();
         let concatenated: Vec<u8> = values.iter().flat_map(|(_, v)| *v).collect();
-        let digest = kdf::digest(self.ak_hash(), &[&concatenated]);
+        let digest = crypto::digest(self.ak_hash(), &[&concatenated]);
 
         let mut attest = [&self.magic.to_be_bytes()[..], &self.kind.to_be_bytes()].concat();
         put_sized(&mut attest, &[0; 34]).unwrap();

@@ -1,9 +1,9 @@
 //! TPMT_PUBLIC: the public area of a key (Part 2 §12.2.4).
 
-use keyd_core::Hash;
+use keyd_core::{Hash, crypto};
 
 use super::reader::{Reader, hash_id};
-use crate::{Refusal, kdf};
+use crate::Refusal;
 
 const WHAT: &str = "TPMT_PUBLIC";
 /// Longest TPMT_PUBLIC, in bytes; an RSA-4096 key with a SHA-512 policy has about 600.
@@ -104,7 +104,7 @@ impl Public {
 
     /// The Name: two bytes of hash algorithm, then the digest of the structure (Part 1 §16).
     pub fn name(&self) -> Vec<u8> {
-        let digest = kdf::digest(self.name_hash, &[&self.bytes]);
+        let digest = crypto::digest(self.name_hash, &[&self.bytes]);
         [hash_id(self.name_hash).to_be_bytes().as_slice(), &digest].concat()
     }
 }

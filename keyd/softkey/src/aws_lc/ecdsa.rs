@@ -7,9 +7,11 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
     KeyPair,
 };
-use keyd_core::{Algorithm, Failure, Hash, Reason, Secret};
+use keyd_core::crypto::aws_lc::digest_algorithm;
+use keyd_core::{Algorithm, Failure, Hash, Reason, Secret, SignInput};
 
 use super::library;
+use crate::private_key::{PrivateKey, unfit};
 
 pub(crate) struct EcdsaKey {
     pair: EcdsaKeyPair,
@@ -17,16 +19,16 @@ pub(crate) struct EcdsaKey {
     own: Hash,
 }
 
-impl EcdsaKey {
-    /// Makes the scalar of a new key.
-    pub(crate) fn generate_secret(algorithm: Algorithm) -> Result<Secret, Failure> {
-        let (signing, _) = signing(algorithm)?;
-        let pair = EcdsaKeyPair::generate(signing).map_err(|_| library("make an elliptic-curve key"))?;
-        let scalar: EcPrivateKeyBin<'_> =
-            pair.private_key().as_be_bytes().map_err(|_| library("encode an elliptic-curve key"))?;
-        Ok(Secret::new(scalar.as_ref().to_vec()))
-    }
+/// Makes the scalar of a new key.
+pub(crate) fn generate_secret(algorithm: Algorithm) -> Result<Secret, Failure> {
+    let (signing, _) = signing(algorithm)?;
+    let pair = EcdsaKeyPair::generate(signing).map_err(|_| library("make an elliptic-curve key"))?;
+    let scalar: EcPrivateKeyBin<'_> =
+        pair.private_key().as_be_bytes().map_err(|_| library("encode an elliptic-curve key"))?;
+    Ok(Secret::new(scalar.as_ref().to_vec()))
+}
 
+impl EcdsaKey {
     pub(crate) fn from_scalar(algorithm: Algorithm, scalar: &Secret) -> Result<Self, Failure> {
         let (signing, own) = signing(algorithm)?;
         let der = sec1(scalar);
@@ -35,25 +37,35 @@ impl EcdsaKey {
         Ok(Self { pair, own })
     }
 
-    pub(crate) fn raw_public(&self) -> Vec<u8> {
-        self.pair.public_key().as_ref().to_vec()
-    }
-
-    pub(crate) fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
+    fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
         let signature =
             self.pair.sign(&SystemRandom::new(), message).map_err(|_| library("sign with ECDSA"))?;
         Ok(signature.as_ref().to_vec())
     }
 
-    pub(crate) fn sign_digest(&self, digest: &[u8]) -> Result<Vec<u8>, Failure> {
+    fn sign_digest(&self, digest: &[u8]) -> Result<Vec<u8>, Failure> {
         let digest =
-            Digest::import_less_safe(&fit(digest, self.own.digest_len()), self.own.digest_algorithm())
+            Digest::import_less_safe(&fit(digest, self.own.digest_len()), digest_algorithm(self.own))
                 .map_err(|_| library("take a digest"))?;
         let signature = self.pair.sign_digest(&digest).map_err(|_| library("sign with ECDSA"))?;
         Ok(signature.as_ref().to_vec())
     }
+}
 
-    pub(crate) fn to_pkcs8(&self) -> Result<Secret, Failure> {
+impl PrivateKey for EcdsaKey {
+    fn raw_public(&self) -> Vec<u8> {
+        self.pair.public_key().as_ref().to_vec()
+    }
+
+    fn sign(&self, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
+        match input {
+            SignInput::Message(message) => self.sign_message(message),
+            SignInput::Digest { digest, .. } => self.sign_digest(digest),
+            SignInput::RsaDigest { .. } => Err(unfit()),
+        }
+    }
+
+    fn to_pkcs8(&self) -> Result<Secret, Failure> {
         let document = self.pair.to_pkcs8v1().map_err(|_| library("encode an elliptic-curve key"))?;
         Ok(Secret::new(document.as_ref().to_vec()))
     }

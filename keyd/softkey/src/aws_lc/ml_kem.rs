@@ -1,7 +1,7 @@
 //! ML-KEM (FIPS 203). aws-lc-rs takes no seed, so RustCrypto expands it; aws-lc then meets the ciphertexts.
 
 use aws_lc_rs::kem::{self, DecapsulationKey};
-use keyd_core::{Algorithm, Failure, Reason, Secret};
+use keyd_core::{Algorithm, Failure, Reason, Secret, SignInput};
 #[expect(deprecated, reason = "the one form in which aws-lc-rs takes a private key")]
 use ml_kem::ExpandedKeyEncoding;
 use ml_kem::kem::Decapsulator;
@@ -9,6 +9,7 @@ use ml_kem::{DecapsulationKey768, DecapsulationKey1024, KeyExport as _, Seed};
 use zeroize::Zeroizing;
 
 use super::library;
+use crate::private_key::{PrivateKey, not_exported, unfit};
 
 pub(crate) struct MlKemKey {
     private: DecapsulationKey,
@@ -25,15 +26,25 @@ impl MlKemKey {
             other => Err(Failure::new(Reason::Internal, format!("{other} is not ML-KEM"))),
         }
     }
+}
 
-    pub(crate) fn raw_public(&self) -> Vec<u8> {
+impl PrivateKey for MlKemKey {
+    fn raw_public(&self) -> Vec<u8> {
         self.public.clone()
     }
 
-    pub(crate) fn decapsulate(&self, ciphertext: &[u8]) -> Result<Secret, Failure> {
+    fn sign(&self, _input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
+        Err(unfit())
+    }
+
+    fn decapsulate(&self, ciphertext: &[u8]) -> Result<Secret, Failure> {
         let shared =
             self.private.decapsulate(ciphertext.into()).map_err(|_| library("decapsulate with ML-KEM"))?;
         Ok(Secret::new(shared.as_ref().to_vec()))
+    }
+
+    fn to_pkcs8(&self) -> Result<Secret, Failure> {
+        Err(not_exported())
     }
 }
 

@@ -5,18 +5,34 @@ mod ml_dsa;
 mod ml_kem;
 mod rsa;
 
-use keyd_core::{Failure, Reason, Secret};
+use keyd_core::{Algorithm, Failure, Family, Reason, Secret};
 
-pub(crate) use ecdsa::EcdsaKey;
-pub(crate) use ml_dsa::MlDsaKey;
-pub(crate) use ml_kem::MlKemKey;
-pub(crate) use rsa::RsaKey;
+use ecdsa::EcdsaKey;
+use ml_dsa::MlDsaKey;
+use ml_kem::MlKemKey;
+use rsa::RsaKey;
 
-/// So many random bytes.
-pub(crate) fn random(length: usize) -> Result<Secret, Failure> {
-    let mut bytes = vec![0; length];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| library("make random bytes"))?;
-    Ok(Secret::new(bytes))
+use crate::private_key::PrivateKey;
+
+/// Makes the secret of a new key that is not any bytes.
+pub(crate) fn generate_secret(algorithm: Algorithm) -> Result<Secret, Failure> {
+    match algorithm.family() {
+        Family::Ec => ecdsa::generate_secret(algorithm),
+        Family::Rsa => rsa::generate_secret(algorithm),
+        Family::MlDsa | Family::MlKem => {
+            Err(Failure::new(Reason::Internal, format!("{algorithm} keys are made from any bytes")))
+        }
+    }
+}
+
+/// Expands a secret into a key.
+pub(crate) fn open(algorithm: Algorithm, secret: &Secret) -> Result<Box<dyn PrivateKey>, Failure> {
+    Ok(match algorithm.family() {
+        Family::MlDsa => Box::new(MlDsaKey::from_seed(algorithm, secret)?),
+        Family::Ec => Box::new(EcdsaKey::from_scalar(algorithm, secret)?),
+        Family::Rsa => Box::new(RsaKey::from_pkcs8(algorithm, secret)?),
+        Family::MlKem => Box::new(MlKemKey::from_seed(algorithm, secret)?),
+    })
 }
 
 /// A fault of the cryptographic library, which says nothing more.

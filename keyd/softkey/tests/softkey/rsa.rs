@@ -83,6 +83,7 @@ fn salts_of_another_length_than_the_digests_do_not_verify() {
     assert!(valid > 0);
 }
 
+#[cfg(feature = "aws-lc-rs")]
 #[test]
 fn every_size_signs_digests_and_its_pkcs8_gives_the_same_key_again() {
     for algorithm in [Algorithm::Rsa2048, Algorithm::Rsa3072, Algorithm::Rsa4096] {
@@ -94,7 +95,12 @@ fn every_size_signs_digests_and_its_pkcs8_gives_the_same_key_again() {
             for hash in [Hash::Sha256, Hash::Sha384, Hash::Sha512] {
                 let digest = hash.digest(b"message");
                 let input = SignInput::RsaDigest { padding, hash, digest: &digest };
-                key.public_key().verify(input, &key.sign(input).unwrap()).unwrap();
+                let signature = key.sign(input).unwrap();
+                key.public_key().verify(input, &signature).unwrap();
+                assert!(key.public_key().verify(SignInput::Message(b"message"), &signature).is_err());
+                assert!(
+                    key.public_key().verify(SignInput::Digest { hash, digest: &digest }, &signature).is_err()
+                );
             }
         }
         let message = key.sign(SignInput::Message(b"message")).unwrap_err();
@@ -106,4 +112,14 @@ fn every_size_signs_digests_and_its_pkcs8_gives_the_same_key_again() {
         let refused = SoftKey::from_secret(Algorithm::Rsa2048, &Secret::new(damaged)).unwrap_err();
         assert_eq!(refused.reason, Reason::BadRequest);
     }
+}
+
+#[cfg(not(feature = "aws-lc-rs"))]
+#[test]
+fn without_aws_lc_there_is_no_rsa_in_software_and_the_refusal_says_why() {
+    let refused = SoftKey::generate_secret(Algorithm::Rsa2048).unwrap_err();
+    assert_eq!(refused.reason, Reason::ProtectionUnavailable);
+    assert!(refused.message.contains("(RUSTSEC-2023-0071); make the key in a token"), "{refused}");
+    let refused = SoftKey::from_secret(Algorithm::Rsa2048, &Secret::new(vec![0x30; 100])).unwrap_err();
+    assert_eq!(refused.reason, Reason::ProtectionUnavailable);
 }

@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
-use aws_lc_rs::digest;
 use der::{Decode, Encode};
-use keyd_core::PublicKey;
+use keyd_core::{Hash, PublicKey};
+use sha1::{Digest, Sha1};
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::name::Name;
 use x509_cert::request::{CertReqInfo, ExtensionReq};
@@ -132,7 +132,6 @@ fn public_key(spki: &SubjectPublicKeyInfoOwned) -> Result<PublicKey, Refused> {
 
 /// Whether a key identifier is this key's, by either common way (RFC 5280 §4.2.1.2 (1), RFC 7093 §2 (1)).
 pub fn identifies(identifier: &[u8], key: &PublicKey) -> bool {
-    [&digest::SHA1_FOR_LEGACY_USE_ONLY, &digest::SHA256]
-        .into_iter()
-        .any(|hash| digest::digest(hash, key.raw()).as_ref().get(..20) == Some(identifier))
+    let raw = key.raw();
+    [&Sha1::digest(raw)[..], &Hash::Sha256.digest(raw)].iter().any(|d| d.get(..20) == Some(identifier))
 }
