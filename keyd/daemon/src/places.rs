@@ -67,7 +67,10 @@ impl Places {
         let vault = self.vault()?;
         if !vault.supports(algorithm).await? {
             let way_out = match algorithm.family() {
-                Family::MlDsa | Family::MlKem => "accept hsm-wrapped in the namespace, or use another token",
+                Family::MlDsa | Family::MlKem => {
+                    "accept hsm-wrapped in the namespace, use another token, or, if this one knows them by its vendor's \
+                     numbers, give those in [token.mechanisms]"
+                }
                 Family::Ec | Family::Rsa => "use another token",
             };
             return Err(unavailable(format!("the token cannot make {algorithm} keys; {way_out}")));

@@ -97,8 +97,7 @@ impl Supervisor {
             label,
             serial,
             pin: config.pin.expose().to_vec(),
-            ml_dsa: config.mechanisms.ml_dsa.map(Into::into),
-            ml_kem: config.mechanisms.ml_kem.map(Into::into),
+            mechanisms: Some((&config.mechanisms).into()),
         };
         let worker = process::start(&self.command, &config.environment, Task::Serve(serve), config.sessions)
             .map_err(|error| error.into_failure(&config.describe()))?;

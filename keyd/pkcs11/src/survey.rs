@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::config::WorkerCommand;
 use crate::error::Error;
+use crate::mechanisms::Mechanisms;
 use crate::once::ask_once;
 use crate::wire::{self, Answer, Task};
 
@@ -60,7 +61,7 @@ impl TokenState {
     }
 }
 
-/// The tokens that `module` shows. `environment` is the worker's whole environment.
+/// The tokens that `module` shows. `environment` is the worker's whole environment; `mechanisms` are the tokens' own numbers.
 ///
 /// # Errors
 /// [`Reason::TokenAbsent`] where the module does not load, [`Reason::DeadlineExceeded`] where it takes longer than
@@ -69,10 +70,14 @@ pub async fn list_tokens(
     worker: &WorkerCommand,
     module: &Path,
     environment: &BTreeMap<String, String>,
+    mechanisms: &Mechanisms,
     deadline: Duration,
 ) -> Result<Vec<ShownToken>, Failure> {
     let name = format!("PKCS#11 module {}", module.display());
-    let task = Task::Survey(module.as_os_str().as_bytes().to_vec());
+    let task = Task::Survey(wire::Survey {
+        module: module.as_os_str().as_bytes().to_vec(),
+        mechanisms: Some(mechanisms.into()),
+    });
     let asked = timeout(deadline, ask_once(worker, environment, task, "")).await;
     match asked.unwrap_or(Err(Error::NoAnswer { after: deadline })).map_err(|e| e.into_failure(&name))? {
         Answer::Tokens(shown) => Ok(shown.tokens.into_iter().map(ShownToken::from).collect()),

@@ -5,7 +5,7 @@
 use prost::{Enumeration, Message, Oneof};
 use zeroize::Zeroize;
 
-use crate::mechanisms::VendorNumbers;
+use crate::mechanisms::{self, VendorNumbers};
 
 /// The first message to a worker: what it is for. The sockets of its sessions come with it.
 #[derive(Clone, PartialEq, Message)]
@@ -24,9 +24,9 @@ pub(crate) enum Task {
     /// Initialises a blank token, answers once, and ends.
     #[prost(message, tag = "2")]
     Provision(Provision),
-    /// Tells which tokens a module, given by its path, shows; answers once, and ends.
-    #[prost(bytes, tag = "3")]
-    Survey(Vec<u8>),
+    /// Tells which tokens a module shows; answers once, and ends.
+    #[prost(message, tag = "3")]
+    Survey(Survey),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -42,8 +42,15 @@ pub(crate) struct Serve {
     #[prost(bytes = "vec", tag = "4")]
     pub pin: Vec<u8>,
     #[prost(message, optional, tag = "5")]
+    pub mechanisms: Option<Mechanisms>,
+}
+
+/// A [`crate::Mechanisms`].
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Mechanisms {
+    #[prost(message, optional, tag = "1")]
     pub ml_dsa: Option<Numbers>,
-    #[prost(message, optional, tag = "6")]
+    #[prost(message, optional, tag = "2")]
     pub ml_kem: Option<Numbers>,
 }
 
@@ -71,6 +78,14 @@ pub(crate) struct Provision {
     pub so_pin: Vec<u8>,
     #[prost(bytes = "vec", tag = "4")]
     pub user_pin: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Survey {
+    #[prost(bytes = "vec", tag = "1")]
+    pub module: Vec<u8>,
+    #[prost(message, optional, tag = "2")]
+    pub mechanisms: Option<Mechanisms>,
 }
 
 /// A call, on a session's socket; its reply is the next thing that comes back there.
@@ -308,6 +323,22 @@ pub(crate) enum PinNews {
     Accepted = 2,
     /// The token went away before it saw the PIN.
     Untouched = 3,
+}
+
+// === impl Mechanisms ===
+
+impl From<&mechanisms::Mechanisms> for Mechanisms {
+    fn from(mechanisms: &mechanisms::Mechanisms) -> Self {
+        let mechanisms::Mechanisms { ml_dsa, ml_kem } = mechanisms;
+        Self { ml_dsa: ml_dsa.map(Into::into), ml_kem: ml_kem.map(Into::into) }
+    }
+}
+
+impl From<Mechanisms> for mechanisms::Mechanisms {
+    fn from(mechanisms: Mechanisms) -> Self {
+        let Mechanisms { ml_dsa, ml_kem } = mechanisms;
+        Self { ml_dsa: ml_dsa.map(Into::into), ml_kem: ml_kem.map(Into::into) }
+    }
 }
 
 // === impl Numbers ===

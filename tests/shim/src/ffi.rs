@@ -16,7 +16,7 @@ use cryptoki_sys::{
 };
 
 use crate::fault::{Action, Fault, When};
-use crate::plan;
+use crate::{plan, renumber};
 
 /// Defines a forwarder for each function, and `replace`, which puts them into a table. What stands after `->` is where
 /// the function gives bytes: a pointer and their number.
@@ -203,7 +203,7 @@ impl Given<CK_ULONG> for CK_ATTRIBUTE_PTR {
 
 // === The real module ===
 
-/// The real module, in a table that may be longer than its own.
+/// The real module, in a table that may be longer than its own; under a vendor's numbers where a test says so.
 struct Real {
     table: CK_FUNCTION_LIST_3_2,
     /// Keeps what the table points to.
@@ -260,6 +260,7 @@ fn load() -> Result<Real, CK_RV> {
         };
         ptr::copy_nonoverlapping(list, ptr::from_mut(&mut table).cast::<u8>(), size);
     }
+    renumber::replace(&mut table);
     Ok(Real { table, _library: library })
 }
 

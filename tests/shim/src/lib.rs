@@ -1,4 +1,5 @@
-//! A PKCS#11 module that stands between keyd's worker and a real module, and fails where a test says so.
+//! A PKCS#11 module that stands between keyd's worker and a real module, and fails where a test says so, or knows
+//! algorithms by other numbers.
 //!
 //! A test makes [`Faults`] in a directory, gives the worker [`module`] as its module and [`Faults::environment`] as its
 //! environment, and then injects and lifts faults while everything runs. Whatever has no fault goes through to the real
@@ -7,10 +8,12 @@
 mod fault;
 mod ffi;
 mod plan;
+mod renumber;
 
 pub use cryptoki_sys as code;
 pub use fault::{Action, Fault, When};
 pub use plan::Faults;
+pub use renumber::Renumbering;
 
 use std::path::PathBuf;
 use std::{env, io};

@@ -65,7 +65,7 @@ fn work() -> io::Result<()> {
     match opening.task {
         Some(Task::Serve(serve)) => serve_until_hangup(socket, serve, sessions),
         Some(Task::Provision(task)) => send(&mut socket, provision::run(&task)),
-        Some(Task::Survey(module)) => send(&mut socket, survey::run(&module)),
+        Some(Task::Survey(task)) => send(&mut socket, survey::run(task)),
         None => Err(io::Error::new(io::ErrorKind::InvalidData, "keyd gave no task")),
     }
 }

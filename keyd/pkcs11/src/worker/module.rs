@@ -20,7 +20,6 @@ use super::wrapping_keys::{self, WrappingKeys};
 use crate::config::TokenName;
 use crate::error::{self, Error};
 use crate::lock;
-use crate::mechanisms::Mechanisms;
 use crate::said::Said;
 use crate::wire::{Answer, PinNews, Serve};
 
@@ -69,10 +68,7 @@ impl Module {
             path: OsString::from_vec(std::mem::take(&mut serve.module)).into(),
             token,
             pin: auth_pin(&serve.pin)?,
-            dialect: Dialect::new(Mechanisms {
-                ml_dsa: serve.ml_dsa.take().map(Into::into),
-                ml_kem: serve.ml_kem.take().map(Into::into),
-            }),
+            dialect: Dialect::new(serve.mechanisms.take().unwrap_or_default().into()),
             news,
             context: Mutex::default(),
             gate: Mutex::new(Gate::Open),

@@ -11,35 +11,35 @@ use super::dialect::Dialect;
 use super::inventory;
 use super::module::load;
 use crate::error::Error;
-use crate::wire::{Answer, ShownToken, ShownTokens, TokenState};
+use crate::wire::{Answer, ShownToken, ShownTokens, Survey, TokenState};
 
 /// Most tokens that are shown.
 const TOKENS_LIMIT: usize = 256;
 
 /// Looks into every slot, without logging in.
-pub(super) fn run(module: &[u8]) -> Answer {
-    let module = Path::new(OsStr::from_bytes(module));
-    match survey(module) {
+pub(super) fn run(task: Survey) -> Answer {
+    let module = Path::new(OsStr::from_bytes(&task.module));
+    match survey(module, &Dialect::new(task.mechanisms.unwrap_or_default().into())) {
         Ok(tokens) => Answer::Tokens(ShownTokens { tokens }),
         Err(error) => Answer::Failed(error.into_failed(&format!("PKCS#11 module {}", module.display()))),
     }
 }
 
-fn survey(module: &Path) -> Result<Vec<ShownToken>, Error> {
+fn survey(module: &Path, dialect: &Dialect) -> Result<Vec<ShownToken>, Error> {
     let context = load(module)?;
     // Some modules count the slot of a blank token as empty, so every slot is asked.
     let slots = context.get_all_slots().map_err(Error::token("listing the slots"))?;
-    let tokens = slots.into_iter().filter_map(|slot| look(&context, slot)).take(TOKENS_LIMIT).collect();
+    let tokens =
+        slots.into_iter().filter_map(|slot| look(dialect, &context, slot)).take(TOKENS_LIMIT).collect();
     // Nothing was changed, so there is nothing to lose.
     let _ = context.finalize();
     Ok(tokens)
 }
 
 /// None where the slot is empty, or its token cannot be asked.
-fn look(context: &Pkcs11, slot: Slot) -> Option<ShownToken> {
+fn look(dialect: &Dialect, context: &Pkcs11, slot: Slot) -> Option<ShownToken> {
     let info = context.get_token_info(slot).ok()?;
-    // Before there is a configuration, there are the standard's numbers alone.
-    let described = inventory::describe_slot(&Dialect::default(), context, slot).unwrap_or_default();
+    let described = inventory::describe_slot(dialect, context, slot).unwrap_or_default();
     Some(ShownToken {
         slot: slot.id(),
         label: info.label().trim_end().to_owned(),

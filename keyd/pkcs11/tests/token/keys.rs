@@ -1,7 +1,7 @@
 //! Making, using and destroying keys.
 
 use keyd_core::{Algorithm, Hash, Health, HealthState, Reason, RsaPadding, SignInput, Vault};
-use keyd_pkcs11::{ObjectKind, Token, VendorNumbers};
+use keyd_pkcs11::{ObjectKind, Token};
 use ml_dsa::{EncodedVerifyingKey, MlDsa44, MlDsa65, MlDsa87, MlDsaParams, Signature, VerifyingKey};
 
 use super::{create, kryoptic, sign, softhsm, token, with_ml_dsa};
@@ -115,24 +115,6 @@ async fn what_is_encapsulated_in_software_is_decapsulated_in_the_token() {
     }
     // The shared secrets are gone from the token.
     assert_eq!(token.list_objects().await.unwrap().len(), 8);
-}
-
-#[tokio::test]
-async fn a_token_that_has_not_the_vendors_numbers_makes_no_such_keys() {
-    let (_dir, mut config) = kryoptic();
-    let numbers = VendorNumbers {
-        key_pair_gen: 0x8000_0101,
-        operation: 0x8000_0102,
-        key_type: None,
-        parameter_set: None,
-    };
-    config.mechanisms.ml_dsa = Some(numbers);
-    let token = token(&config);
-    assert!(!token.supports(Algorithm::MlDsa65).await.unwrap());
-    assert!(token.supports(Algorithm::MlKem768).await.unwrap());
-    let id = "spire-server/x509-CA-A".parse().unwrap();
-    let refusal = token.create(&id, Algorithm::MlDsa65).await.unwrap_err();
-    assert_eq!(refusal.reason, Reason::ProtectionUnavailable, "{refusal}");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod loss;
 mod pin;
 mod provision;
 mod trouble;
+mod vendor;
 mod wrap;
 
 use std::path::Path;

@@ -33,3 +33,4 @@ mod secrets;
 mod spire;
 mod tokens;
 mod vectors;
+mod vendor;

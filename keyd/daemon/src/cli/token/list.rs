@@ -46,7 +46,9 @@ impl List {
                 (table.module.clone(), table.environment.clone(), Some(table))
             }
         };
-        let tokens = list_tokens(&worker(), &module, &environment, DEADLINE).await?;
+        // Before there is a configuration, there are the standard's numbers alone.
+        let mechanisms = configured.as_ref().map(|table| table.mechanisms.mechanisms()).unwrap_or_default();
+        let tokens = list_tokens(&worker(), &module, &environment, &mechanisms, DEADLINE).await?;
         let used = |token: &ShownToken| configured.as_ref().is_some_and(|table| is_used(table, token));
         let described: Vec<_> = tokens.iter().map(|token| describe(token, used(token))).collect();
         output.show(&json!({ "module": module, "tokens": described }), |_| {
