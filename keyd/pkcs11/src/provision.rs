@@ -85,5 +85,5 @@ async fn ask(worker: &WorkerCommand, token: &NewToken) -> Result<Answer, Error> 
         user_pin: token.user_pin.expose().to_vec(),
     });
     // Dropped at the deadline, which kills it.
-    ask_once(worker, &token.environment, task, "; the token may be half-initialised. Run it again").await
+    ask_once(worker, &token.environment, task, "; the token may be half-initialised").await
 }

@@ -10,17 +10,19 @@ use fault_shim::code::{
     CKR_SESSION_HANDLE_INVALID, CKR_TOKEN_NOT_PRESENT, CKR_USER_NOT_LOGGED_IN,
 };
 use fault_shim::{Action, Fault, Faults};
-use keyd_core::{Algorithm, BoxFuture, Failure, Reason, Sealer, SignInput, Vault, VaultKey};
+use keyd_core::{
+    Algorithm, BoxFuture, Failure, Hash, Reason, RsaPadding, Sealer, SignInput, Vault, VaultKey,
+};
 use keyd_pkcs11::{ObjectKind, Token, TokenConfig};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{create, secret, sign, softhsm, token};
+use super::{create, kryoptic, secret, softhsm, token};
 
 /// What each call of a worker is given in place of its answer.
-const CODES: [u64; 15] = [
+pub const CODES: [u64; 15] = [
     CKR_CRYPTOKI_NOT_INITIALIZED,
     CKR_DEVICE_ERROR,
     CKR_DEVICE_MEMORY,
@@ -39,7 +41,7 @@ const CODES: [u64; 15] = [
 ];
 
 /// Every function that a worker calls to serve, and a use of the token that needs it.
-const FUNCTIONS: [(&str, Use); 24] = [
+const FUNCTIONS: [(&str, Use); 34] = [
     ("C_GetInterface", Use::Sign),
     ("C_Initialize", Use::Sign),
     ("C_GetSlotList", Use::Sign),
@@ -52,6 +54,16 @@ const FUNCTIONS: [(&str, Use); 24] = [
     ("C_FindObjectsFinal", Use::Sign),
     ("C_SignInit", Use::Sign),
     ("C_Sign", Use::Sign),
+    ("C_SignInit", Use::SignPkcs1),
+    ("C_Sign", Use::SignPkcs1),
+    ("C_SignInit", Use::SignPss),
+    ("C_Sign", Use::SignPss),
+    ("C_FindObjects", Use::Decapsulate),
+    ("C_DecapsulateKey", Use::Decapsulate),
+    ("C_GetAttributeValue", Use::Decapsulate),
+    ("C_DestroyObject", Use::Decapsulate),
+    ("C_GenerateKeyPair", Use::CreateMlKem),
+    ("C_DecapsulateKey", Use::CreateMlKem),
     ("C_GenerateKeyPair", Use::Create),
     ("C_GetAttributeValue", Use::Create),
     ("C_FindObjects", Use::Delete),
@@ -66,9 +78,14 @@ const FUNCTIONS: [(&str, Use); 24] = [
     ("C_GetMechanismInfo", Use::Describe),
 ];
 
+/// A use of a token, and so of which token and key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
+pub enum Use {
     Sign,
+    SignPkcs1,
+    SignPss,
+    Decapsulate,
+    CreateMlKem,
     Create,
     Delete,
     Seal,
@@ -84,11 +101,11 @@ const SOON: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_fails_once_is_not_seen() {
-    for_every_function(&CODES.map(Action::Return), |bench, function, what, action| {
+    for_every_function(&CODES.map(Action::Return), |bench, function, action| {
         Box::pin(async move {
             let token = bench.token();
             bench.inject(function, Fault::once(action));
-            let outcome = bench.make_use(&token, what).await;
+            let outcome = bench.make_use(&token).await;
             match outcome {
                 _ if bench.calls(function) == 0 => Err("it was not called".to_owned()),
                 Err(failure) if does_not_open(function, action, &failure) => Ok(()),
@@ -102,11 +119,11 @@ async fn a_call_that_fails_once_is_not_seen() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_fails_always_is_told_and_made_again_when_the_fault_is_gone() {
-    for_every_function(&CODES.map(Action::Return), |bench, function, what, action| {
+    for_every_function(&CODES.map(Action::Return), |bench, function, action| {
         Box::pin(async move {
             let token = bench.token();
             bench.inject(function, Fault::always(action));
-            let outcome = timeout(SOON, bench.make_use(&token, what)).await.map_err(|_| "it takes long")?;
+            let outcome = timeout(SOON, bench.make_use(&token)).await.map_err(|_| "it takes long")?;
             match outcome {
                 // What fails is the next call of that session, if any: the search is still active.
                 Ok(()) if function == "C_FindObjectsFinal" => return Ok(()),
@@ -119,7 +136,7 @@ async fn a_call_that_fails_always_is_told_and_made_again_when_the_fault_is_gone(
                 Err(failure) => return Err(describe(&failure)),
             }
             bench.faults.lift(function).unwrap();
-            serves_soon(bench, &token, what).await
+            serves_soon(bench, &token).await
         })
     })
     .await;
@@ -127,13 +144,13 @@ async fn a_call_that_fails_always_is_told_and_made_again_when_the_fault_is_gone(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_dies_once_in_any_call_is_not_seen() {
-    for_every_function(&[Action::Abort, Action::Segfault], |bench, function, what, action| {
+    for_every_function(&[Action::Abort, Action::Segfault], |bench, function, action| {
         Box::pin(async move {
             let token = bench.token();
             // The token has carried out what the one that crashes was asked for.
             let fault = Fault::once(action);
             bench.inject(function, if action == Action::Segfault { fault.after() } else { fault });
-            let outcome = bench.make_use(&token, what).await;
+            let outcome = bench.make_use(&token).await;
             match bench.calls(function) {
                 0 => Err("it was not called".to_owned()),
                 _ => outcome.map_err(|failure| describe(&failure)),
@@ -143,9 +160,9 @@ async fn a_worker_that_dies_once_in_any_call_is_not_seen() {
     .await;
 }
 
-async fn serves_soon(bench: &Bench, token: &Token, what: Use) -> Result<(), String> {
+async fn serves_soon(bench: &Bench, token: &Token) -> Result<(), String> {
     let start = Instant::now();
-    while let Err(failure) = bench.make_use(token, what).await {
+    while let Err(failure) = bench.make_use(token).await {
         if start.elapsed() > SOON {
             return Err(format!("still, without the fault, {}", describe(&failure)));
         }
@@ -155,7 +172,7 @@ async fn serves_soon(bench: &Bench, token: &Token, what: Use) -> Result<(), Stri
 }
 
 /// The reasons that a caller may be given.
-fn expected(action: Action) -> &'static [Reason] {
+pub fn expected(action: Action) -> &'static [Reason] {
     match action {
         Action::Return(CKR_DEVICE_REMOVED | CKR_TOKEN_NOT_PRESENT) => &[Reason::TokenAbsent],
         Action::Return(CKR_DEVICE_ERROR | CKR_HOST_MEMORY | CKR_CRYPTOKI_NOT_INITIALIZED) => {
@@ -189,15 +206,15 @@ fn may_hide_a_wrong_pin(function: &str, action: Action, failure: &Failure) -> bo
         && failure.message.contains("did not say whether the PIN is right")
 }
 
-fn is_a_sentence(failure: &Failure) -> bool {
+pub fn is_a_sentence(failure: &Failure) -> bool {
     failure.message.contains("\"field-kit\"") && failure.message.len() > 40
 }
 
-fn describe(failure: &Failure) -> String {
+pub fn describe(failure: &Failure) -> String {
     format!("{:?}: {failure}", failure.reason)
 }
 
-type Check = for<'a> fn(&'a Bench, &'static str, Use, Action) -> BoxFuture<'a, Result<(), String>>;
+type Check = for<'a> fn(&'a Bench, &'static str, Action) -> BoxFuture<'a, Result<(), String>>;
 
 /// Makes the check for each function and action. After each, the token must hold what it held before.
 async fn for_every_function(actions: &[Action], check: Check) {
@@ -207,14 +224,14 @@ async fn for_every_function(actions: &[Action], check: Check) {
         let (turns, actions) = (turns.clone(), actions.to_vec());
         running.spawn(async move {
             let _turn = turns.acquire().await.unwrap();
-            let mut bench = Bench::new().await;
+            let mut bench = Bench::new(what).await;
             let mut wrong = Vec::new();
             for action in actions {
                 if function == "C_GenerateKey" {
                     // It is called once in the life of a token.
-                    bench = Bench::new().await;
+                    bench = Bench::new(what).await;
                 }
-                let checked = check(&bench, function, what, action).await;
+                let checked = check(&bench, function, action).await;
                 bench.faults.lift(function).unwrap();
                 if let Err(why) = checked.and(bench.is_unchanged().await) {
                     wrong.push(format!("{function} in {what:?}, {action:x?}: {why}"));
@@ -230,9 +247,11 @@ async fn for_every_function(actions: &[Action], check: Check) {
 
 // === Bench ===
 
-/// A SoftHSM2 token behind the shim, with a key and a blob in it.
+/// A token behind the shim, with a key in it.
 pub struct Bench {
     _dir: TempDir,
+    /// What it is used for.
+    what: Use,
     pub faults: Faults,
     /// Through the shim.
     pub config: TokenConfig,
@@ -244,13 +263,17 @@ pub struct Bench {
 const CONTEXT: &[u8] = b"spire-server/x509-CA-A";
 
 impl Bench {
-    pub async fn new() -> Self {
-        let (dir, config) = softhsm();
+    pub async fn new(what: Use) -> Self {
+        let ((dir, config), algorithm) = match what {
+            Use::SignPkcs1 | Use::SignPss => (softhsm(), Algorithm::Rsa2048),
+            Use::Decapsulate | Use::CreateMlKem => (kryoptic(), Algorithm::MlKem768),
+            _ => (softhsm(), Algorithm::EcP256),
+        };
         let plain = token(&config);
-        let key = create(&plain, Algorithm::EcP256).await;
+        let key = create(&plain, algorithm).await;
         let faults = Faults::new(&dir.path().join("faults")).unwrap();
         let config = behind_the_shim(&faults, config);
-        Self { _dir: dir, faults, config, plain, key }
+        Self { _dir: dir, what, faults, config, plain, key }
     }
 
     /// With a worker of its own.
@@ -267,17 +290,20 @@ impl Bench {
     }
 
     /// One call of `token`, whose outcome must be right where it has one.
-    async fn make_use(&self, token: &Token, what: Use) -> Result<(), Failure> {
-        match what {
-            Use::Sign => {
-                let input = SignInput::Message(b"m");
-                let signature = token.sign(&self.key.handle, Algorithm::EcP256, input).await?;
-                self.key.public_key.verify(input, &signature).unwrap();
-                Ok(())
-            }
+    pub async fn make_use(&self, token: &Token) -> Result<(), Failure> {
+        match self.what {
+            Use::Sign => sign(token, &self.key, SignInput::Message(b"m")).await,
+            Use::SignPkcs1 => sign(token, &self.key, padded(RsaPadding::Pkcs1v15)).await,
+            Use::SignPss => sign(token, &self.key, padded(RsaPadding::Pss)).await,
+            Use::Decapsulate => decapsulate(token, &self.key).await,
             Use::Create => {
                 let made = token.create(&"n/new".parse().unwrap(), Algorithm::EcP256).await?;
-                sign(&self.plain, &made, b"m").await;
+                sign(&self.plain, &made, SignInput::Message(b"m")).await?;
+                self.plain.delete(&made.handle).await
+            }
+            Use::CreateMlKem => {
+                let made = token.create(&"n/new".parse().unwrap(), Algorithm::MlKem768).await?;
+                decapsulate(&self.plain, &made).await?;
                 self.plain.delete(&made.handle).await
             }
             Use::Delete => {
@@ -322,6 +348,23 @@ impl Bench {
         let objects = self.plain.list_objects().await.unwrap();
         objects.iter().filter(|object| object.kind != ObjectKind::WrappingKey).count()
     }
+}
+
+async fn sign(token: &Token, key: &VaultKey, input: SignInput<'_>) -> Result<(), Failure> {
+    let signature = token.sign(&key.handle, key.public_key.algorithm(), input).await?;
+    key.public_key.verify(input, &signature).unwrap();
+    Ok(())
+}
+
+async fn decapsulate(token: &Token, key: &VaultKey) -> Result<(), Failure> {
+    let (ciphertext, sent) = key.public_key.encapsulate().unwrap();
+    let opened = token.decapsulate(&key.handle, key.public_key.algorithm(), &ciphertext).await?;
+    assert_eq!(opened.expose(), sent.expose());
+    Ok(())
+}
+
+const fn padded(padding: RsaPadding) -> SignInput<'static> {
+    SignInput::RsaDigest { padding, hash: Hash::Sha256, digest: &[7; 32] }
 }
 
 /// The token as `config` has it, with the shim between.

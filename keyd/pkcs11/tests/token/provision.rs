@@ -1,10 +1,36 @@
-//! Initialising blank tokens.
+//! Initialising blank tokens, also such as fail in any call.
 
-use keyd_core::{Algorithm, Reason};
+use std::time::Duration;
+
+use fault_shim::code::{
+    CKR_PIN_EXPIRED, CKR_PIN_INCORRECT, CKR_PIN_INVALID, CKR_PIN_LEN_RANGE, CKR_PIN_LOCKED,
+};
+use fault_shim::{Action, Fault, Faults};
+use keyd_core::{Algorithm, Failure, Reason};
 use keyd_pkcs11::{NewToken, Provisioned, TokenName, init_token};
 use peers::token::Token as Peer;
+use tokio::task::JoinSet;
 
+use super::faults::{CODES, describe, expected, is_a_sentence};
 use super::{PATIENCE, config, create, secret, sign, token, worker};
+
+/// Every function that initialising calls, and needs.
+const FUNCTIONS: [&str; 9] = [
+    "C_GetInterface",
+    "C_Initialize",
+    "C_GetSlotList",
+    "C_GetTokenInfo",
+    "C_InitToken",
+    "C_OpenSession",
+    "C_Login",
+    "C_InitPIN",
+    "C_Logout",
+];
+/// What those that are given a PIN may say of it.
+const PIN_CODES: [u64; 5] =
+    [CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_PIN_EXPIRED, CKR_PIN_INVALID, CKR_PIN_LEN_RANGE];
+/// How long initialising may take where a call hangs.
+const DEADLINE: Duration = Duration::from_secs(3);
 
 fn new_token(peer: &Peer) -> NewToken {
     NewToken {
@@ -66,4 +92,95 @@ async fn labels_and_pins_out_of_bounds_are_refused() {
     for bad in [long, no_pin] {
         assert_eq!(init_token(&worker(), &bad).await.unwrap_err().reason, Reason::BadRequest);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn initialising_that_any_code_stops_is_told_and_done_when_it_is_run_again() {
+    for_every_function(&FUNCTIONS, &CODES.map(|code| Fault::always(Action::Return(code))), |fault, told| {
+        expected(fault.action).contains(&told.reason)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pin_that_initialising_presents_is_presented_once() {
+    let refusals = PIN_CODES.map(|code| Fault::always(Action::Return(code)));
+    for_every_function(&["C_InitToken", "C_Login", "C_InitPIN"], &refusals, |_, told| {
+        told.reason == Reason::TokenLockedOut
+    })
+    .await;
+}
+
+/// Also where the token has carried out what the module crashes in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_dies_while_initialising_is_told_and_the_token_is_finished_by_the_next() {
+    let crashes = [Fault::once(Action::Abort), Fault::once(Action::Segfault).after()];
+    for_every_function(&FUNCTIONS, &crashes, |_, told| {
+        told.reason == Reason::TokenInterrupted && told.message.contains("half-initialised. Try again")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn initialising_that_hangs_ends_at_its_deadline_and_is_done_when_it_is_run_again() {
+    for_every_function(&FUNCTIONS, &[Fault::once(Action::Hang)], |_, told| {
+        told.reason == Reason::DeadlineExceeded
+    })
+    .await;
+}
+
+/// Initialises blank tokens with each fault in each function. It must be told as `right` says, and the same again,
+/// without the fault, must leave a token that serves.
+async fn for_every_function(
+    functions: &[&'static str],
+    faults: &[Fault],
+    right: fn(Fault, &Failure) -> bool,
+) {
+    let mut running = JoinSet::new();
+    for function in functions.iter().copied() {
+        let faults = faults.to_vec();
+        running.spawn(async move {
+            let mut wrong = Vec::new();
+            for fault in faults {
+                if let Err(why) = initialise_with(function, fault, right).await {
+                    wrong.push(format!("{function}, {fault}: {why}"));
+                }
+            }
+            wrong
+        });
+    }
+    let wrong = running.join_all().await.concat();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+async fn initialise_with(
+    function: &str,
+    fault: Fault,
+    right: fn(Fault, &Failure) -> bool,
+) -> Result<(), String> {
+    let dir = tempfile::tempdir().unwrap();
+    let peer = Peer::blank_softhsm(dir.path()).unwrap();
+    let faults = Faults::new(&dir.path().join("faults")).unwrap();
+    let mut new = new_token(&peer);
+    new.environment.extend(faults.environment(&new.module));
+    new.module = fault_shim::module().unwrap();
+    if fault.action == Action::Hang {
+        new.deadline = DEADLINE;
+    }
+    faults.inject(function, fault).unwrap();
+    match init_token(&worker(), &new).await {
+        Ok(done) => return Err(format!("nobody was told: {done:?}")),
+        Err(told) if is_a_sentence(&told) && right(fault, &told) => {}
+        Err(told) => return Err(describe(&told)),
+    }
+    let calls = faults.calls(function).unwrap();
+    if calls != 1 && ["C_InitToken", "C_Login", "C_InitPIN"].contains(&function) {
+        return Err(format!("it was called {calls} times"));
+    }
+    faults.lift(function).unwrap();
+    new.deadline = PATIENCE;
+    init_token(&worker(), &new).await.map_err(|still| format!("again, without it: {}", describe(&still)))?;
+    let token = token(&config(&peer));
+    sign(&token, &create(&token, Algorithm::EcP256).await, b"m").await;
+    Ok(())
 }

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
-use super::faults::Bench;
+use super::faults::{Bench, Use};
 use super::{secret, sign, token};
 
 /// How long a call may take in these tests.
@@ -26,12 +26,16 @@ async fn create_once(token: &Token) -> Result<(), Failure> {
     token.create(&"n/new".parse().unwrap(), Algorithm::EcP256).await.map(drop)
 }
 
-/// One call hangs in `function`; three others go on signing until after the worker was replaced.
-async fn one_call_hangs(function: &str, victim: impl AsyncFn(&Bench, &Token) -> Result<(), Failure>) {
-    let mut bench = Bench::new().await;
+/// One call hangs in `function`; three others go on using the key until after the worker was replaced.
+async fn one_call_hangs(
+    what: Use,
+    function: &str,
+    victim: impl AsyncFn(&Bench, &Token) -> Result<(), Failure>,
+) {
+    let mut bench = Bench::new(what).await;
     bench.config.call_deadline = DEADLINE;
     let token = bench.token();
-    sign(&token, &bench.key, b"m").await;
+    bench.make_use(&token).await.unwrap();
     let hung = token.worker_pid();
     bench.inject(function, Fault::once(Action::Hang));
     let start = Instant::now();
@@ -46,7 +50,7 @@ async fn one_call_hangs(function: &str, victim: impl AsyncFn(&Bench, &Token) -> 
         }
         while start.elapsed() < DEADLINE + Duration::from_secs(1) {
             let one = Instant::now();
-            sign(&token, &bench.key, b"m").await;
+            bench.make_use(&token).await.unwrap();
             assert!(one.elapsed() < DEADLINE / 2, "another waited {:?}", one.elapsed());
         }
     };
@@ -59,17 +63,24 @@ async fn one_call_hangs(function: &str, victim: impl AsyncFn(&Bench, &Token) -> 
 
 #[tokio::test]
 async fn a_signature_that_hangs_costs_its_caller_a_deadline_and_nobody_else_anything() {
-    one_call_hangs("C_Sign", async |bench, token| sign_once(bench, token).await.map(drop)).await;
+    for what in [Use::Sign, Use::SignPkcs1, Use::SignPss] {
+        one_call_hangs(what, "C_Sign", Bench::make_use).await;
+    }
+}
+
+#[tokio::test]
+async fn a_decapsulation_that_hangs_costs_its_caller_a_deadline_and_nobody_else_anything() {
+    one_call_hangs(Use::Decapsulate, "C_DecapsulateKey", Bench::make_use).await;
 }
 
 #[tokio::test]
 async fn a_key_whose_making_hangs_costs_its_caller_a_deadline_and_nobody_else_anything() {
-    one_call_hangs("C_GenerateKeyPair", async |_, token| create_once(token).await).await;
+    one_call_hangs(Use::Sign, "C_GenerateKeyPair", async |_, token| create_once(token).await).await;
 }
 
 #[tokio::test]
 async fn a_module_that_always_crashes_is_told_and_not_loaded_in_a_storm() {
-    let bench = Bench::new().await;
+    let bench = Bench::new(Use::Sign).await;
     let token = bench.token();
     bench.inject("C_Sign", Fault::always(Action::Segfault));
     bench.inject("C_Initialize", Fault::always(Action::Pass));
@@ -87,7 +98,7 @@ async fn a_module_that_always_crashes_is_told_and_not_loaded_in_a_storm() {
 
 #[tokio::test]
 async fn a_slow_module_is_waited_for() {
-    let bench = Bench::new().await;
+    let bench = Bench::new(Use::Sign).await;
     let token = bench.token();
     bench.inject("C_Sign", Fault::always(Action::Delay(Duration::from_millis(300))));
     let start = Instant::now();
@@ -98,7 +109,7 @@ async fn a_slow_module_is_waited_for() {
 
 #[tokio::test]
 async fn wrong_bytes_make_neither_a_key_nor_a_blob() {
-    let bench = Bench::new().await;
+    let bench = Bench::new(Use::Sign).await;
     let token = bench.token();
     bench.inject("C_GetAttributeValue", Fault::always(Action::Garble));
     let refusal = create_once(&token).await.unwrap_err();
@@ -114,9 +125,24 @@ async fn wrong_bytes_make_neither_a_key_nor_a_blob() {
     token.seal(&secret("seed"), b"c").await.unwrap();
 }
 
+/// What it decapsulates later, nobody can tell right from wrong.
+#[tokio::test]
+async fn a_token_that_decapsulates_wrong_keeps_no_key() {
+    let bench = Bench::new(Use::CreateMlKem).await;
+    let token = bench.token();
+    // It is asked whether the key may leave, then for the public key, then for the shared secret.
+    bench.inject("C_GetAttributeValue", Fault::always(Action::Garble).skipping(3));
+    let refusal = bench.make_use(&token).await.unwrap_err();
+    assert_eq!(refusal.reason, Reason::Integrity, "{refusal}");
+    assert!(refusal.message.contains("does not decapsulate what was encapsulated"), "{refusal}");
+    bench.faults.lift("C_GetAttributeValue").unwrap();
+    assert_eq!(bench.objects().await, 2, "nothing is left of it");
+    bench.make_use(&token).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_key_that_can_be_neither_used_nor_removed_is_named() {
-    let bench = Bench::new().await;
+    let bench = Bench::new(Use::Sign).await;
     let token = bench.token();
     bench.inject("C_GetAttributeValue", Fault::always(Action::Garble));
     bench.inject("C_DestroyObject", Fault::always(Action::Return(fault_shim::code::CKR_GENERAL_ERROR)));
@@ -128,7 +154,7 @@ async fn a_key_that_can_be_neither_used_nor_removed_is_named() {
 /// Whatever is called, by whichever worker, until keyd is started anew.
 #[tokio::test]
 async fn a_pin_that_any_code_refuses_is_presented_once() {
-    let bench = Bench::new().await;
+    let bench = Bench::new(Use::Sign).await;
     for code in [CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_PIN_EXPIRED, CKR_PIN_INVALID, CKR_PIN_LEN_RANGE] {
         let locked_out = bench.token();
         bench.inject("C_Login", Fault::always(Action::Return(code)));
