@@ -33,12 +33,34 @@ pub fn attestation_plugins(socket: &Path, enrolled: &Path, ek_roots: &Path) -> R
     ))
 }
 
-/// The plugin blocks of a server whose keys and root keyd holds: HCL, as an operator writes it.
+/// The plugin blocks of a server whose keys and root keyd holds, its CA keys ML-DSA-65: HCL, as an operator writes it.
 ///
 /// # Errors
 /// The plugin was not built.
 pub fn server_plugins(socket: &Path, root_certificate: &Path) -> Result<String> {
+    let manager = key_manager(socket, "x509_ca_algorithm = \"ml-dsa-65\"")?;
     let (plugin, socket, root) = (binary("keyd-spire-plugin")?, socket.display(), root_certificate.display());
+    let plugin = plugin.display();
+    Ok(format!(
+        r#"{manager}
+  UpstreamAuthority "keyd" {{
+    plugin_cmd = "{plugin}"
+    plugin_data {{
+      socket = "{socket}"
+      root_key = "spire-root/root"
+      root_certificate = "{root}"
+    }}
+  }}
+"#
+    ))
+}
+
+/// The plugin block of a server whose keys keyd holds, with more of its `plugin_data`: HCL, as an operator writes it.
+///
+/// # Errors
+/// The plugin was not built.
+pub fn key_manager(socket: &Path, settings: &str) -> Result<String> {
+    let (plugin, socket) = (binary("keyd-spire-plugin")?, socket.display());
     let plugin = plugin.display();
     Ok(format!(
         r#"
@@ -47,15 +69,7 @@ pub fn server_plugins(socket: &Path, root_certificate: &Path) -> Result<String> 
     plugin_data {{
       socket = "{socket}"
       namespace = "spire-server"
-      x509_ca_algorithm = "ml-dsa-65"
-    }}
-  }}
-  UpstreamAuthority "keyd" {{
-    plugin_cmd = "{plugin}"
-    plugin_data {{
-      socket = "{socket}"
-      root_key = "spire-root/root"
-      root_certificate = "{root}"
+      {settings}
     }}
   }}
 "#

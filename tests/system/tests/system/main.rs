@@ -31,6 +31,7 @@ mod rollback;
 mod rotation;
 mod secrets;
 mod spire;
+mod spire_rsa;
 mod tokens;
 mod vectors;
 mod vendor;
