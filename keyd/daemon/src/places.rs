@@ -212,7 +212,8 @@ impl Places {
     fn sealer_for(&self, algorithm: Algorithm, protection: Protection) -> Result<&dyn Sealer, Failure> {
         if algorithm.secret_len().is_none() && protection != Protection::Software {
             return Err(unavailable(format!(
-                "{algorithm} keys are too long to be {protection}; make it in a token (hsm), or take ec-p256 or ml-dsa-65"
+                "{algorithm} keys are too long to be {protection}: make a new one in a token (hsm), or take ec-p256 or \
+                 ml-dsa-65, which {protection} holds"
             )));
         }
         self.sealer(protection)

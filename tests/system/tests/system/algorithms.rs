@@ -197,22 +197,40 @@ async fn the_profile_cnsa2_uses_two_algorithms_and_says_what_it_leaves_out() {
 }
 
 #[tokio::test]
-async fn rsa_is_refused_where_it_is_too_long_for_the_device() {
+async fn rsa_is_refused_where_it_is_too_long_for_the_device_and_made_in_the_token_where_there_is_one() {
     let dir = tempfile::tempdir().unwrap();
+    let token = Token::softhsm(dir.path()).unwrap();
+    let pin = dir.path().join("pin");
+    write_private(&pin, token.user_pin).unwrap();
+    let all = [Protection::Software, Protection::TpmSealed, Protection::HsmWrapped];
     let tables =
-        [("tpm", &[Protection::TpmSealed][..]), ("soft", &[Protection::Software, Protection::TpmSealed])];
+        [("tpm", &[Protection::TpmSealed][..]), ("wrapped", &[Protection::HsmWrapped]), ("soft", &all)];
     // Nothing is asked of the TPM.
-    let config =
-        "tpm.tcti = \"device:/nonexistent\"\ntpm.counter = false\n".to_owned() + &namespaces(&tables);
+    let tpm = "tpm.tcti = \"device:/nonexistent\"\ntpm.counter = false\n".to_owned();
+    let config = tpm + &token_table(&token, &pin) + &namespaces(&tables);
     let keyd = Keyd::start(dir.path(), &config).await.unwrap();
     let client = keyd.client();
+    let refused = (1, Some(Reason::ProtectionUnavailable.name().to_owned()));
+
     let sealed = client.create_key(&"tpm/a".parse().unwrap(), Algorithm::Rsa2048, None).await.unwrap_err();
-    let soft = "soft/a".parse().unwrap();
-    client.create_key(&soft, Algorithm::Rsa2048, None).await.unwrap();
-    let migrate = ["key", "migrate", "soft/a", "--to", "tpm-sealed"];
-    let unavailable = Reason::ProtectionUnavailable;
-    assert_eq!(outcome(&keyd, &migrate).await, (1, Some(unavailable.name().to_owned())));
-    assert_eq!(sealed.reason, unavailable);
-    assert!(sealed.message.contains("too long to be tpm-sealed; make it in a token"), "{sealed}");
+    assert_eq!(sealed.reason, Reason::ProtectionUnavailable);
+    for words in ["too long to be tpm-sealed", "in a token (hsm)", "ec-p256 or ml-dsa-65"] {
+        assert!(sealed.message.contains(words), "{sealed}");
+    }
+    let made = client.create_key(&"wrapped/a".parse().unwrap(), Algorithm::Rsa2048, None).await.unwrap();
+    assert_eq!(made.protection, Protection::Hsm, "the token makes it, and it never leaves");
+
+    client.create_key(&"soft/a".parse().unwrap(), Algorithm::Rsa2048, None).await.unwrap();
+    for to in ["tpm-sealed", "hsm-wrapped"] {
+        let migrate = ["key", "migrate", "soft/a", "--to", to];
+        assert_eq!(outcome(&keyd, &migrate).await, refused);
+        let said = keyd.output(&migrate).await.unwrap();
+        let said = String::from_utf8_lossy(&said.stderr);
+        assert!(
+            said.contains(&format!("too long to be {to}")) && said.contains("in a token (hsm)"),
+            "{said}"
+        );
+    }
+    assert_eq!(client.show_key(&"soft/a".parse().unwrap()).await.unwrap().protection, Protection::Software);
     keyd.stop().await.unwrap();
 }
