@@ -6,7 +6,7 @@ build = cargo build --locked --workspace --bins
 
 # The main job end to end on software stand-ins for the hardware. KEEP=1 leaves it running to look around in.
 demo:
-	@tests/peers/install.sh '$(build)'
+	@tests/peers/install.sh --no-nss '$(build)'
 	@target/debug/demo $(if $(KEEP),--keep)
 
 # Every test, against the real parts.

@@ -6,6 +6,19 @@ peers=$root/target/peers
 logs=$root/target/logs
 mkdir -p "$peers" "$logs"
 
+# end_below PID: ends whatever a process has started.
+end_below() {
+    local children child
+    read -ra children -d '' < <(cat "/proc/$1"/task/*/children 2>/dev/null) || true
+    for child in "${children[@]}"; do
+        end_below "$child"
+        kill "$child" 2>/dev/null || true
+    done
+}
+
+# What runs in the background does not hear of Ctrl-C by itself.
+trap 'trap - INT TERM; end_below $$; exit 130' INT TERM
+
 # stage NAME COMMAND...: runs it, says how long it took, and on failure shows its last words.
 stage() {
     local name=$1 start=$SECONDS

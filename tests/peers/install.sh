@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs the real parts that demo, tests and benchmarks run against, into target/peers: kryoptic, NSS softoken, SPIRE,
-# OpenSSL 3.5; and from packages: SoftHSM2, swtpm, tpm2-tools, systemd's tools, and what the build needs. A second run does only what is missing.
+# install.sh [--no-nss] [COMMAND...]: installs the real parts that demo, tests and benchmarks run against, into target/peers: kryoptic, NSS softoken, SPIRE,
+# OpenSSL 3.5; and from packages: SoftHSM2, swtpm, tpm2-tools, systemd's tools, and what the build needs. Each COMMAND runs
+# beside. A second run does only what is missing.
 set -euo pipefail
 . "$(dirname "$0")/../../scripts/lib.sh"
 
@@ -56,7 +57,9 @@ spire() {
     unchanged "$out/built-from" "$source"/go.{mod,sum} && return
     mkdir -p "$out"
     cd "$source"
-    GOTOOLCHAIN=go1.27.3 go build -mod=readonly -buildvcs=false -o "$out" tool
+    # What Go fetches stays in target, and may be removed with it.
+    GOPATH=$peers/go GOCACHE=$peers/build/go GOENV=off GOTOOLCHAIN=go1.27.3 \
+        go build -mod=readonly -modcacherw -buildvcs=false -o "$out" tool
     fingerprint "$source"/go.{mod,sum} >"$out/built-from"
 }
 
@@ -80,15 +83,22 @@ SH
     mv "$out.new" "$out"
 }
 
+with_nss=1
+if [ "${1-}" = --no-nss ]; then with_nss= && shift; fi
 for tool in cargo go; do
-    command -v "$tool" >/dev/null || { echo "install $tool first: the README says how" >&2; exit 1; }
+    command -v "$tool" >/dev/null || { echo "install $tool first; the README says which" >&2; exit 1; }
 done
+go_version=$(cd / && GOTOOLCHAIN=local go env GOVERSION)
+if [ "$(printf '%s\n' go1.21 "$go_version" | sort -V | head -n 1)" != go1.21 ]; then
+    echo "$go_version is too old: Go 1.21 or newer fetches the one that SPIRE needs" >&2
+    exit 1
+fi
 stage "packages" packages "${build_packages[@]}" "${peer_packages[@]}"
 echo "==> real parts, side by side"
 start=$SECONDS
 jobs=()
 quietly "kryoptic (PKCS#11 token with ML-DSA)" kryoptic & jobs+=($!)
-nss_or_not & jobs+=($!)
+if [ -n "$with_nss" ]; then nss_or_not & jobs+=($!); fi
 quietly "SPIRE server and agent" spire & jobs+=($!)
 quietly "OpenSSL 3.5" openssl35 & jobs+=($!)
 for job in "$@"; do quietly "$job" bash -c "cd '$root' && $job" & jobs+=($!); done

@@ -18,7 +18,7 @@ const PREFIX: &str = "keyd-plugin-";
 const NAME: &str = "s";
 
 /// Its name before: between bind and listen a socket refuses, as a dead one does.
-const STARTING: &str = "starting";
+const STARTING: &str = "n";
 
 /// How long an old socket may take to answer.
 const ANSWER: Duration = Duration::from_millis(200);

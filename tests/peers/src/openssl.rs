@@ -1,4 +1,4 @@
-//! OpenSSL 3.5 of another system's root: as a peer in TLS, and as a CA that issues whatever a test wants, right or
+//! OpenSSL 3.5 or newer: as a peer in TLS, and as a CA that issues whatever a test wants, right or
 //! wrong.
 
 use std::path::{Path, PathBuf};
@@ -6,14 +6,7 @@ use std::process::{Command, Stdio};
 
 /// `openssl`, ready for its arguments.
 pub fn command() -> Command {
-    let root = crate::dir().join("openssl-root");
-    let mut command = Command::new(root.join("usr/lib64/ld-linux-x86-64.so.2"));
-    command
-        .arg("--library-path")
-        .arg(root.join("usr/lib/x86_64-linux-gnu"))
-        .arg(root.join("usr/bin/openssl"))
-        .env("OPENSSL_CONF", root.join("usr/lib/ssl/openssl.cnf"));
-    command
+    Command::new(crate::dir().join("openssl"))
 }
 
 /// Runs `openssl` with arguments that hold no spaces.

@@ -1,14 +1,15 @@
 //! OpenSSL 3.5 or newer: the foreign eye on what keyd made.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// A command of OpenSSL.
 pub fn openssl() -> Command {
-    let mut command = Command::new(peers::dir().join("openssl"));
+    let mut command = Command::from(peers::openssl::command());
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }
@@ -31,17 +32,24 @@ pub async fn verify_chain(svid: &Path, bundle: &Path) -> Result<Vec<String>> {
 }
 
 async fn signature_algorithm(pem: &str) -> Result<String> {
-    let file = tempfile::NamedTempFile::new()?;
-    std::fs::write(file.path(), pem)?;
     let mut text = openssl();
-    text.args(["x509", "-noout", "-text", "-in"]).arg(file.path());
-    let text = run(text).await?;
+    let mut child = text
+        .args(["x509", "-noout", "-text"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    child.stdin.take().context("a pipe was asked for")?.write_all(pem.as_bytes()).await?;
+    let text = said(child.wait_with_output().await?)?;
     let line = text.lines().find_map(|l| l.trim().strip_prefix("Signature Algorithm: "));
     Ok(line.context("OpenSSL names no signature algorithm")?.to_owned())
 }
 
 async fn run(mut command: Command) -> Result<String> {
-    let output = command.output().await?;
+    said(command.output().await?)
+}
+
+fn said(output: Output) -> Result<String> {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "OpenSSL: {out}{err}");
     Ok(out.into_owned())

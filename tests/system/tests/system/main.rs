@@ -13,6 +13,7 @@ mod audit;
 mod broken_off;
 mod commands;
 mod crash;
+mod demo;
 mod disk;
 mod doctor;
 mod downstream;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::issuance;
 use crate::measured;
@@ -15,6 +15,11 @@ use crate::trouble;
 
 /// The trust domain of the demo.
 pub const TRUST_DOMAIN: &str = "demo.example";
+
+/// Longest path of a Unix socket, in bytes (unix(7)).
+const SOCKET_LIMIT: usize = 107;
+/// The longest below the demo's directory: that of a plugin.
+const LONGEST_SOCKET: &str = "server/spire/tmp/keyd-plugin-XXXXXX/s";
 
 /// What runs at the moment.
 #[derive(Default)]
@@ -32,6 +37,14 @@ impl Line {
         let out = report.out().to_owned();
         self.dir = out.join("run");
         fs::create_dir_all(&self.dir)?;
+        let longest = self.dir.join(LONGEST_SOCKET);
+        ensure!(
+            longest.as_os_str().len() <= SOCKET_LIMIT,
+            "{} is too deep in the file system for Unix sockets: {} would have more than {SOCKET_LIMIT} bytes. Check the \
+             project out nearer to the root",
+            self.dir.display(),
+            longest.display()
+        );
         let enrolment = Enrolment::new(&self.dir)?;
 
         report.step("the server's keyd is up on a token", self.server_keyd()).await?;
@@ -58,6 +71,7 @@ impl Line {
             .await?;
         report.step("the SPIRE server is gone, mutual TLS goes on", self.server_gone()).await?;
         report.step("keyd is killed and back with every key", self.kill_keyd()).await?;
+        report.step("the SPIRE server is back", self.server_back(&enrolment)).await?;
         report.step("a PCR moves and keyd names it", measured::moved_pcr(&self.dir.join("measured"))).await?;
         report
             .step("keyd says how it is", async { trouble::status(self.server()?, self.node()?).await })
@@ -89,7 +103,7 @@ impl Line {
         let id = node.agent_id().await?;
         let shown = self.server()?.spire()?.command(&["agent", "show", "-spiffeID", &id]).await?;
         let selectors = shown.lines().filter(|l| l.contains("keyd_tpm:")).count();
-        anyhow::ensure!(selectors > 0, "the server knows no selectors of {id}: {shown}");
+        ensure!(selectors > 0, "the server knows no selectors of {id}: {shown}");
         Ok(format!("{id}; the server gave it {selectors} selectors from its quote"))
     }
 
@@ -130,6 +144,15 @@ impl Line {
         Ok(format!("{words}; mutual TLS by the same key again"))
     }
 
+    async fn server_back(&mut self, enrolment: &Enrolment) -> Result<String> {
+        let server = self.server.as_mut().context("the server is not up")?;
+        server.start_spire(enrolment).await?;
+        let agents = server.spire()?.command(&["agent", "list"]).await?;
+        let id = self.node()?.agent_id().await?;
+        ensure!(agents.contains(&id), "{agents}");
+        Ok(format!("its CA key is in the token, its root is the same, and it knows {id}"))
+    }
+
     fn server(&self) -> Result<&Server> {
         self.server.as_ref().context("the server's keyd is not up")
     }
@@ -143,21 +166,31 @@ impl Line {
     }
 
     /// Commands for whoever wants to look around.
-    pub fn look_around(&self) -> String {
-        let binary = |name| system::binary(name).unwrap_or_default().display().to_string();
-        let socket = |n: Option<&Node>| n.map(Node::keyd_socket).unwrap_or_default().display().to_string();
-        let agent = self.node.as_ref().map(Node::agent_socket).unwrap_or_default();
-        let server = self.server.as_ref().map(Server::keyd_socket).unwrap_or_default();
-        format!(
-            "Everything is still up. Look around with\n  {keyd} --socket {server} status\n  {keyd} --socket {node} key list\n  \
-             KEYD_AGENT_SOCKET={agent} {keyd_agent} status\n  curl is no client for ML-DSA everywhere; this one is:\n  {again}",
-            keyd = binary("keyd"),
-            keyd_agent = binary("keyd-agent"),
-            server = server.display(),
-            node = socket(self.node.as_ref()),
-            agent = agent.display(),
-            again = self.front.as_ref().map(Front::command_line).unwrap_or_default(),
-        )
+    ///
+    /// # Errors
+    /// Something is not up.
+    pub fn look_around(&self) -> Result<String> {
+        let (server, node) = (self.server()?, self.node()?);
+        let spire = peers::dir().join("spire/spire-server");
+        let (keyd, agent) = (system::binary("keyd")?, system::binary("keyd-agent")?);
+        let (spire, keyd, agent) = (spire.display(), keyd.display(), agent.display());
+        let api = server.spire_dir().join("api.sock");
+        let (api, of_server) = (api.display(), server.keyd_socket());
+        let (of_server, of_node, of_agent) = (of_server.display(), node.keyd_socket(), node.agent_socket());
+        let (of_node, of_agent) = (of_node.display(), of_agent.display());
+        Ok(format!(
+            "Everything is still up, and logs beside its sockets. Look around with\n\
+             \x20 {keyd} --socket {of_server} status\n\
+             \x20 {keyd} --socket {of_server} audit certificates\n\
+             \x20 {keyd} --socket {of_node} key list\n\
+             \x20 {keyd} --socket {of_node} doctor\n\
+             \x20 {agent} status --socket {of_agent}\n\
+             \x20 {agent} fetch x509 --socket {of_agent}\n\
+             \x20 {spire} agent list -socketPath {api}\n\
+             \x20 {spire} entry show -socketPath {api}\n\
+             Through keyd-proxy, as a client with an SVID:\n  {}",
+            self.front()?.command_line(),
+        ))
     }
 
     /// Stops what runs, in order; what does not stop is killed when dropped.

@@ -53,7 +53,10 @@ fn main() -> ExitCode {
             () = interrupted() => Err(anyhow::anyhow!("interrupted")),
         };
         if played.is_ok() && demo.keep {
-            println!("\n{}\nCtrl-C ends it.", line.look_around());
+            match line.look_around() {
+                Ok(commands) => println!("\n{commands}\nCtrl-C ends it."),
+                Err(error) => eprintln!("{error:#}"),
+            }
             interrupted().await;
         }
         line.stop().await;

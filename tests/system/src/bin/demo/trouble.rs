@@ -90,18 +90,19 @@ pub async fn status(server: &Server, node: &Node) -> Result<String> {
 
 /// Both keyds are killed with -9 and come back with every key.
 pub async fn kill_and_come_back(server: &mut Server, node: &mut Node) -> Result<String> {
-    let before = (keys(server.keyd()?).await?, keys(node.keyd()?).await?);
+    let before = (keys(server.keyd()?, "hsm").await?, keys(node.keyd()?, "tpm-sealed").await?);
     server.crash_keyd().await?;
     node.crash_keyd().await?;
-    let after = (keys(server.keyd()?).await?, keys(node.keyd()?).await?);
+    let after = (keys(server.keyd()?, "hsm").await?, keys(node.keyd()?, "tpm-sealed").await?);
     ensure!(before == after, "before {before:?}, after {after:?}");
     ensure!(!before.0.is_empty() && !before.1.is_empty(), "there were no keys to lose");
     Ok(format!("{} keys in the token and {} sealed by the TPM are the same", before.0.len(), before.1.len()))
 }
 
-/// Id, version and fingerprint of each key.
-async fn keys(keyd: &Keyd) -> Result<Vec<String>> {
+/// Id, version and fingerprint of each key, all of which have this protection.
+async fn keys(keyd: &Keyd, protection: &str) -> Result<Vec<String>> {
     let listed = keyd.json(&["key", "list"]).await?;
     let keys = listed["keys"].as_array().context("no list of keys")?;
+    ensure!(keys.iter().all(|key| key["protection"] == protection), "{listed}");
     Ok(keys.iter().map(|k| format!("{} {} {}", k["key"], k["version"], k["fingerprint"])).collect())
 }
