@@ -232,6 +232,11 @@ impl Event {
         self
     }
 
+    /// Whether keyd only started or stopped.
+    pub const fn is_start_or_stop(&self) -> bool {
+        matches!(self, Self::Started { .. } | Self::Stopped {})
+    }
+
     /// The key that it is about, where it is about one.
     pub const fn key(&self) -> Option<&KeyId> {
         match self {

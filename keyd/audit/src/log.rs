@@ -20,6 +20,7 @@ pub struct Log {
     audit_key: Option<Vec<u8>>,
     head: Head,
     signed_through: u64,
+    blank: bool,
     /// None before the first record, and after a failure that left the file in an unknown state.
     open: Option<Open>,
     /// Why nothing can be written any more.
@@ -67,7 +68,8 @@ impl Log {
         }
         let known = anchor.map_or(u64::MAX, |anchor| anchor.seq);
         let from = found.iter().rposition(|(first, _)| *first <= known).unwrap_or_default();
-        let report = verify(dir, found.get(from..).unwrap_or_default(), anchor)?;
+        let (report, blank) = verify(dir, found.get(from..).unwrap_or_default(), anchor)?;
+        let blank = blank && report.first <= 1;
         let open = match found.pop() {
             None => None,
             Some((_, path)) => {
@@ -79,7 +81,9 @@ impl Log {
         };
         let audit_key = report.audit_key.map(|key| key.spki().to_vec());
         let (head, signed_through) = (report.last, report.signed_through);
-        Ok((Self { dir: dir.to_owned(), limit, audit_key, head, signed_through, open, lost: None }, torn))
+        let log =
+            Self { dir: dir.to_owned(), limit, audit_key, head, signed_through, blank, open, lost: None };
+        Ok((log, torn))
     }
 
     /// The last record.
@@ -95,6 +99,11 @@ impl Log {
     /// The audit key that the log has named, DER SubjectPublicKeyInfo.
     pub fn audit_key(&self) -> Option<&[u8]> {
         self.audit_key.as_deref()
+    }
+
+    /// Whether it tells of nothing but starts and stops.
+    pub fn is_blank(&self) -> bool {
+        self.blank
     }
 
     /// Appends records; they are durable when it returns. All of them, or none.
@@ -124,6 +133,7 @@ impl Log {
                 open.durable += lines.len() as u64;
                 self.head = head;
                 for draft in drafts {
+                    self.blank &= draft.event.is_start_or_stop();
                     match &draft.event {
                         Event::AuditKey { audit_key, .. } => self.audit_key = Some(audit_key.0.clone()),
                         Event::Checkpoint { through, .. } => self.signed_through = *through,
@@ -178,20 +188,22 @@ impl Log {
     }
 }
 
-/// Verifies these files, one after the other.
-fn verify(dir: &Path, files: &[(u64, PathBuf)], anchor: Option<Head>) -> Result<Report, AuditError> {
-    let mut verifier = Verifier::new(None).expecting(anchor);
+/// Verifies these files, one after the other; also gives whether they tell of nothing but starts and stops.
+fn verify(dir: &Path, files: &[(u64, PathBuf)], anchor: Option<Head>) -> Result<(Report, bool), AuditError> {
+    let (mut verifier, mut blank) = (Verifier::new(None).expecting(anchor), true);
     let files = Files::of(files.to_vec());
     let mut position = Position::default();
     loop {
         let chunk = files.read(position)?;
         let broken = |broken| AuditError::Broken { path: chunk.path.clone(), broken };
         for line in chunk.lines() {
-            verifier.take(line).map_err(broken)?;
+            let record = verifier.take(line).map_err(broken)?;
+            blank &= matches!(record.event, Event::Segment { .. }) || record.event.is_start_or_stop();
         }
         if chunk.last {
             let path = if chunk.path.as_os_str().is_empty() { dir.to_owned() } else { chunk.path };
-            return verifier.finish().map_err(|broken| AuditError::Broken { path, broken });
+            let report = verifier.finish().map_err(|broken| AuditError::Broken { path, broken })?;
+            return Ok((report, blank));
         }
         position = chunk.next;
     }

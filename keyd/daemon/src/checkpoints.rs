@@ -16,8 +16,6 @@ use crate::store::Store;
 const RECORDS: u64 = 1000;
 /// How long a record may be unsigned.
 const AGE: Duration = Duration::from_secs(60 * 60);
-/// Records of a log of one start and stop: the file's own, and these two.
-const BLANK: u64 = 3;
 /// How often it is looked whether something is due.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -80,10 +78,10 @@ impl Checkpoints {
         }
     }
 
-    /// Whether there is nothing in the log yet but that keyd started and stopped. A keyd that only looked makes no key.
+    /// Whether there is nothing to sign yet. A keyd that only started and stopped makes no key.
     fn is_blank(&self) -> bool {
-        let State { head, audit_key, .. } = self.journal.state();
-        audit_key.is_none() && head.seq <= BLANK
+        let State { audit_key, blank, .. } = self.journal.state();
+        audit_key.is_none() && blank
     }
 
     async fn make(&self) -> Result<(), Failure> {

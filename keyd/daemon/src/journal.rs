@@ -43,6 +43,8 @@ pub struct State {
     pub signed_through: u64,
     /// The audit key that the log has named, DER SubjectPublicKeyInfo.
     pub audit_key: Option<Vec<u8>>,
+    /// Whether it tells of nothing but starts and stops.
+    pub blank: bool,
     /// Why the last record could not be written, where it could not.
     pub trouble: Option<String>,
 }

@@ -5,7 +5,9 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use keyd_audit::{AuditError, Files, Head, Log, Position, Report, SEGMENT_LIMIT, Verifier};
+use keyd_audit::{
+    AuditError, Draft, Event, Files, Head, Log, Origin, Position, Report, SEGMENT_LIMIT, Verifier,
+};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{checkpoint, created, fill, new_key};
@@ -57,6 +59,28 @@ fn a_log_goes_on_over_restarts_and_files() {
     fs::remove_file(&files[2]).unwrap();
     let message = verify(dir.path()).unwrap_err().to_string();
     assert!(message.contains("does not follow"), "{message}");
+}
+
+#[test]
+fn a_log_is_blank_until_it_tells_of_more_than_starts_and_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let started = || Draft::done(Origin::KEYD, Event::Started { version: "1".to_owned() });
+    for _ in 0..3 {
+        let (mut log, _) = Log::open(dir.path(), SEGMENT_LIMIT, None).unwrap();
+        log.append(0, &[started(), Draft::done(Origin::KEYD, Event::Stopped {})]).unwrap();
+        assert!(log.is_blank());
+    }
+    let (mut log, _) = Log::open(dir.path(), SEGMENT_LIMIT, None).unwrap();
+    log.append(0, &[created(1)]).unwrap();
+    assert!(!log.is_blank());
+    // The next file, of one start, follows what was recorded before.
+    for limit in [SEGMENT_LIMIT, 1] {
+        let (mut log, _) = Log::open(dir.path(), limit, None).unwrap();
+        assert!(!log.is_blank());
+        log.append(0, &[started()]).unwrap();
+    }
+    let (log, _) = Log::open(dir.path(), 1, None).unwrap();
+    assert!(!log.is_blank());
 }
 
 #[test]

@@ -111,10 +111,12 @@ impl Audit {
                 let pem = der::pem::encode_string("PUBLIC KEY", LineEnding::LF, &head.audit_key)
                     .map_err(|e| Failure::new(Reason::Internal, format!("cannot write PEM: {e}")))?;
                 if head.audit_key.is_empty() {
-                    return Err(Failure::new(
-                        Reason::KeyNotFound,
-                        format!("there is no audit key yet: {}", head.trouble),
-                    ));
+                    let why = match head.trouble.as_str() {
+                        "" => "keyd makes it with the first record to sign, such as that of a new key",
+                        trouble => trouble,
+                    };
+                    let say = format!("there is no audit key yet: {why}");
+                    return Err(Failure::new(Reason::KeyNotFound, say));
                 }
                 let value = json!({
                     "fingerprint": hex::encode(PublicKey::from_spki(&head.audit_key)?.fingerprint()),

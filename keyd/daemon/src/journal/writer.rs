@@ -29,6 +29,7 @@ pub fn state(log: &Log) -> State {
         head: log.head(),
         signed_through: log.signed_through(),
         audit_key: log.audit_key().map(<[u8]>::to_vec),
+        blank: log.is_blank(),
         trouble: None,
     }
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-use crate::refusals::{FAILED, Refusal, refused_start};
+use crate::refusals::{FAILED, NO_SUCH_KEY, Refusal, refused_start};
 
 /// How long the first checkpoint may take.
 const SIGNED: Duration = Duration::from_secs(20);
@@ -241,6 +241,27 @@ async fn limit_files(keyd: &Keyd, bytes: &str) {
     let limit = format!("--fsize={bytes}:unlimited");
     let done = Command::new("prlimit").args(["--pid", &pid, &limit]).status().await.unwrap();
     assert!(done.success());
+}
+
+#[tokio::test]
+async fn the_first_key_alone_is_signed_for_and_starts_and_stops_are_not() {
+    let (dir, mut keyd) = software().await;
+    for _ in 0..3 {
+        let none = Refusal::of(&keyd.output(&["--json", "audit", "key"]).await.unwrap());
+        none.is(NO_SUCH_KEY, Reason::KeyNotFound, &["no audit key yet", "keyd makes it with the first"]);
+        keyd.stop().await.unwrap();
+        keyd = Keyd::restart(dir.path()).await.unwrap();
+    }
+    assert!(records(&keyd, &["--event", "audit-key"]).await.is_empty());
+    keyd.stop().await.unwrap();
+    fs::remove_dir_all(dir.path().join("state")).unwrap();
+
+    let keyd = Keyd::restart(dir.path()).await.unwrap();
+    keyd.json(&["key", "create", "dev/a"]).await.unwrap();
+    let log = keyd.json(&["audit", "verify"]).await.unwrap();
+    assert_eq!(log["signed_through"].as_u64().unwrap() + 1, log["last"].as_u64().unwrap(), "{log}");
+    let key = keyd.output(&["audit", "key"]).await.unwrap();
+    assert!(String::from_utf8_lossy(&key.stdout).contains("BEGIN PUBLIC KEY"), "{key:?}");
 }
 
 #[tokio::test]

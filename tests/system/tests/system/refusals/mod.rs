@@ -24,7 +24,7 @@ const START: Duration = Duration::from_secs(20);
 pub const FAILED: i32 = 1;
 pub const USAGE: i32 = 2;
 pub const DENIED: i32 = 3;
-const NO_SUCH_KEY: i32 = 4;
+pub const NO_SUCH_KEY: i32 = 4;
 pub const UNREACHABLE: i32 = 5;
 pub const EXISTS: i32 = 6;
 
