@@ -172,6 +172,10 @@ impl Log {
             file.write_all(&line)?;
             file.sync_all()?;
             File::open(&self.dir)?.sync_all()?;
+            if self.head == Head::START {
+                // The directory is as new as the file.
+                File::open(self.dir.join(".."))?.sync_all()?;
+            }
             Ok(file)
         };
         match begin() {

@@ -1,15 +1,18 @@
 //! The store of key records: one redb file, each change durable before it is acknowledged.
 
 mod audit_anchor;
+#[cfg(test)]
+mod power_cut;
 mod record;
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keyd_core::{Failure, KeyId, Reason};
+use keyd_unix::file;
 use redb::{Database, DatabaseError, Error, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
 pub use record::KeyRecord;
@@ -60,12 +63,13 @@ impl Store {
     /// # Errors
     /// [`Reason::StoreFailed`] naming the path: a directory that others may enter, a second keyd, damage.
     pub fn open(state_dir: &Path) -> Result<Self, Failure> {
-        prepare(state_dir)?;
+        let directories = prepare(state_dir)?;
         let path = state_dir.join("keys.redb");
         let failed = |why: String| failed(&path, why);
         let database = open(&path).map_err(|e| failed(refused_to_open(&e)))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
             .map_err(|e| failed(format!("cannot make it private: {e}")))?;
+        sync_entries(&directories).map_err(|e| failed(format!("cannot sync its directory: {e}")))?;
         if take_up(&database).map_err(|why| failed(why.into_sentence()))? {
             tracing::warn!(store = %path.display(), "the store was not closed in order; it was checked and is whole");
         }
@@ -280,13 +284,15 @@ fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
-/// Makes the state directory, or refuses one that is not ours alone.
-fn prepare(state_dir: &Path) -> Result<(), Failure> {
+/// Makes the state directory, or refuses one that is not ours alone. Gives the directories whose entries must be on the disk
+/// for the store to be found again: it, its parent, and the parents of what was made for it.
+fn prepare(state_dir: &Path) -> Result<Vec<PathBuf>, Failure> {
     let failed = |why: String| Failure::new(Reason::StoreFailed, format!("{}: {why}", state_dir.display()));
-    if !state_dir.exists() {
-        fs::create_dir_all(state_dir).map_err(|e| failed(format!("cannot make the state directory: {e}")))?;
-        fs::set_permissions(state_dir, fs::Permissions::from_mode(0o700))
-            .map_err(|e| failed(format!("cannot make it private: {e}")))?;
+    let cannot_make = |e| failed(format!("cannot make the state directory: {e}"));
+    let whole = std::path::absolute(state_dir).map_err(cannot_make)?;
+    let missing = whole.ancestors().take_while(|dir| !dir.exists()).count();
+    if missing > 0 {
+        DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(cannot_make)?;
     }
     let found =
         fs::metadata(state_dir).map_err(|e| failed(format!("cannot look at the state directory: {e}")))?;
@@ -296,6 +302,18 @@ fn prepare(state_dir: &Path) -> Result<(), Failure> {
             "the state directory must be mode 0700 and belong to user {us}; it is {mode:04o} of user {}. Mend it with chown and chmod.",
             found.uid()
         )));
+    }
+    Ok(whole.ancestors().take(missing.max(1) + 1).map(Path::to_owned).collect())
+}
+
+/// Until a directory is synced, a power cut can take away what was made in it, however well that was synced itself.
+fn sync_entries(directories: &[PathBuf]) -> std::io::Result<()> {
+    for dir in directories {
+        match file::sync_dir(dir) {
+            // Whoever may not read it did not make anything in it.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
     }
     Ok(())
 }
@@ -384,6 +402,20 @@ mod tests {
         let dir = state();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o750)).unwrap();
         assert!(refused(&dir).contains("0750"));
+    }
+
+    #[test]
+    fn a_directory_that_is_missing_is_made_for_us_alone_with_those_above_it() {
+        let dir = state();
+        let (above, below) = (dir.path().join("a"), dir.path().join("a/b"));
+        Store::open(&below).unwrap();
+        for made in [&above, &below] {
+            assert_eq!(fs::metadata(made).unwrap().mode() & 0o777, 0o700);
+        }
+        let synced = |state: &Path| prepare(state).unwrap();
+        assert_eq!(synced(&below), [below.as_path(), &above]);
+        let lower = below.join("c/d");
+        assert_eq!(synced(&lower), [lower.as_path(), &below.join("c"), &below]);
     }
 
     #[test]

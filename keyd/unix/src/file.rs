@@ -64,7 +64,15 @@ pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     }
     rename(&new, path)?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
+    sync_dir(dir.unwrap_or(Path::new(".")))
+}
+
+/// Puts on the disk which files a directory holds; that is not part of the files.
+///
+/// # Errors
+/// Those of the system.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 #[cfg(test)]
