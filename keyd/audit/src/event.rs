@@ -93,6 +93,15 @@ pub enum Event {
         #[serde(with = "hex::serde")]
         recipient: [u8; 32],
     },
+    /// An escrow was opened, so that the secrets of its keys were in keyd's memory.
+    EscrowOpened {
+        /// The node that it was to be of.
+        node: Text,
+        /// How many keys are in it; 0 where it did not open.
+        keys: u32,
+        /// Whether nothing was to be restored.
+        dry_run: bool,
+    },
     /// A key's secret was sealed anew, to what the TPM boots now or is to boot.
     KeyResealed(KeyFacts),
     /// A protection could not be had, and the next one of the namespace's list was tried.
@@ -208,6 +217,7 @@ impl Event {
             Self::KeyMigrated(_) => "key-migrated",
             Self::KeyRestored(_) => "key-restored",
             Self::EscrowExported { .. } => "escrow-exported",
+            Self::EscrowOpened { .. } => "escrow-opened",
             Self::KeyResealed(_) => "key-resealed",
             Self::Fallback { .. } => "fallback",
             Self::SealFailed { .. } => "seal-failed",

@@ -52,7 +52,8 @@ fn after(event: &Event) -> Option<Event> {
             let namespace = Some(key().namespace);
             Event::EscrowExported { keys: u32::MAX, namespace, recipient: [255; 32] }
         }
-        Event::EscrowExported { .. } => Event::KeyResealed(facts()),
+        Event::EscrowExported { .. } => Event::EscrowOpened { node: text(), keys: u32::MAX, dry_run: false },
+        Event::EscrowOpened { .. } => Event::KeyResealed(facts()),
         Event::KeyResealed(_) => Event::Fallback { key: key(), algorithm: Algorithm::MlKem1024, protection },
         Event::Fallback { .. } => Event::SealFailed { key: key(), protection },
         Event::SealFailed { .. } => Event::UnsealFailed { key: key(), count: u64::MAX },

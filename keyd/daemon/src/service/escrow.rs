@@ -6,7 +6,7 @@ use keyd_api::v1;
 use keyd_api::v1::escrow_service_server::EscrowService;
 use keyd_api::v1::export_escrow_response::Part as Out;
 use keyd_api::v1::restore_escrow_request::Part as In;
-use keyd_audit::{Draft, Event};
+use keyd_audit::{Draft, Event, Text};
 use keyd_core::{Failure, KeyId, Namespace, Operation, Reason, Secret};
 use keyd_escrow::{EscrowFile, EscrowedKey, FILE_LIMIT, Recipient, seal};
 use keyd_unix::off_worker;
@@ -92,12 +92,23 @@ impl EscrowService for Services {
             let (terms, file) = receive(&mut sent).await?;
             let unlocked = Secret::new(terms.unlocked.into());
             let node = if terms.node.is_empty() { node_name()? } else { terms.node };
-            let keys = off_worker(move || open(&file, &unlocked, &node)).await?;
+            let dry_run = terms.dry_run;
+            let opened = |keys| Event::EscrowOpened { node: Text::cut(&node), keys, dry_run };
+            let of = node.clone();
+            let keys = match off_worker(move || open(&file, &unlocked, &of)).await {
+                Ok(keys) => keys,
+                Err(failure) => {
+                    self.journal.owe(Draft::failed(origin, opened(0), failure.reason)).await;
+                    return Err(failure);
+                }
+            };
+            let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+            self.journal.append(vec![Draft::done(origin, opened(count))]).await?;
             for key in &keys {
                 self.permit(&caller, Operation::Escrow, &key.id().namespace).await?;
             }
-            tracing::warn!(keys = keys.len(), dry_run = terms.dry_run, "escrow opened");
-            Ok((origin, keys, terms.dry_run))
+            tracing::warn!(keys = count, dry_run, "escrow opened");
+            Ok((origin, keys, dry_run))
         };
         let (origin, keys, dry_run) = keys.await.map_err(refuse)?;
         let keys = keys.into_iter().map(|key| (key.id().clone(), key)).collect();

@@ -185,6 +185,10 @@ async fn a_node_with_a_new_tpm_and_a_new_token_gets_its_keys_back() {
     }
     let again = keyd.json(&restore).await.unwrap();
     assert_eq!(counts(&again), [0, 4, 0, 0], "{again}");
+    let opened = keyd.json(&["audit", "show", "--event", "escrow-opened"]).await.unwrap();
+    let opened = opened["records"].as_array().unwrap();
+    let told: Vec<_> = opened.iter().map(|r| (r["keys"].as_u64(), r["dry_run"].as_bool())).collect();
+    assert_eq!(told, [true, false, false].map(|dry_run| (Some(4), Some(dry_run))), "{opened:?}");
     keyd.kill().await.unwrap();
     assert_all_sign(&Keyd::restart(new.dir.path()).await.unwrap(), &keys).await;
 }
@@ -304,6 +308,10 @@ async fn what_is_wrong_with_an_escrow_is_told_and_nothing_is_restored() {
         fs::write(&bad, &whole[..len]).unwrap();
         refused(&bad, &private).await.is(FAILED, Reason::BadRequest, &[&bad]);
     }
+    let failed = keyd.json(&["audit", "show", "--event", "escrow-opened"]).await.unwrap();
+    let failed = failed["records"].as_array().unwrap();
+    assert_eq!(failed.len(), 5, "{failed:?}");
+    assert!(failed.iter().all(|r| r["result"] == "INTEGRITY" && r["keys"] == 0), "{failed:?}");
     fs::File::create(&bad).unwrap().set_len(FILE_LIMIT as u64 * 1000).unwrap();
     refused(&bad, &private).await.is(FAILED, Reason::BadRequest, &["more than 67108864 bytes"]);
     assert!(keyd.client().list_keys(None).await.unwrap().iter().all(|key| key.protection == Hsm));
