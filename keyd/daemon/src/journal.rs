@@ -16,6 +16,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use repeated::Repeated;
 use writer::Order;
 
+use crate::clock::now;
+
 /// The directory of the log below the state directory.
 pub const DIRECTORY: &str = "audit";
 /// Most appends that wait for the disk at once; more wait for their turn.
@@ -56,7 +58,7 @@ impl Journal {
     /// [`Reason::Integrity`] for a log that does not hold or was cut, with the way out; [`Reason::AuditFailed`].
     pub fn open(state_dir: &Path, anchor: Option<Head>) -> Result<Self, Failure> {
         let dir = state_dir.join(DIRECTORY);
-        let (log, torn) = Log::open(&dir, SEGMENT_LIMIT, anchor).map_err(|error| {
+        let (mut log, torn) = Log::open(&dir, SEGMENT_LIMIT, anchor).map_err(|error| {
             let mut failure = Failure::from(error);
             if failure.reason == Reason::Integrity {
                 failure.message.push_str(
@@ -65,16 +67,19 @@ impl Journal {
             }
             failure
         })?;
-        let (queue, orders) = mpsc::channel(QUEUE);
-        let (told, state) = watch::channel(writer::state(&log));
-        let owed = torn.map(|torn| {
+        let mut owed = None;
+        if let Some(torn) = torn {
             tracing::warn!(
                 bytes = torn.bytes,
                 "the audit log ended in a record that was not whole; it is cut off"
             );
             let event = Event::TailCut { bytes: torn.bytes, sha384: torn.sha384 };
-            Draft::done(Origin::KEYD, event)
-        });
+            let draft = Draft::done(Origin::KEYD, event);
+            // At once, since this start may end before anything else is recorded.
+            owed = log.append(now(), std::slice::from_ref(&draft)).is_err().then_some(draft);
+        }
+        let (queue, orders) = mpsc::channel(QUEUE);
+        let (told, state) = watch::channel(writer::state(&log));
         writer::start(log, owed, orders, told)?;
         Ok(Self { shared: Arc::new(Shared { dir, queue, state, repeated: Mutex::default() }) })
     }

@@ -43,8 +43,6 @@ pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Fail
         Ok::<_, Failure>((store, journal))
     })
     .await?;
-    let version = env!("CARGO_PKG_VERSION").to_owned();
-    journal.owe(Draft::done(Origin::KEYD, Event::Started { version })).await;
 
     let tpm = config.tpm.as_ref().map(devices::tpm).transpose()?.map(Arc::new);
     let token = match &config.token {
@@ -73,6 +71,9 @@ pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Fail
     let refused = keyring.metrics().limited(Limit::ConnectionsPerUser);
     let incoming = connections_per_user(listener, config.limits.connections_per_user, refused);
     let router = services.router(config.limits.calls_per_user);
+    // Not before all is accepted: a manager starts what fails again and again.
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    journal.owe(Draft::done(Origin::KEYD, Event::Started { version })).await;
     reload::follow(rules, keyring.clone(), journal.clone(), config_file)?;
     let signing = tokio::spawn(checkpoints.clone().keep());
     tracing::info!(socket = %socket.display(), "keyd serves");

@@ -265,6 +265,20 @@ async fn the_first_key_alone_is_signed_for_and_starts_and_stops_are_not() {
 }
 
 #[tokio::test]
+async fn a_start_that_fails_is_not_recorded_however_often_it_is_tried() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing =
+        "[tpm]\ntcti = \"device:/dev/null\"\npolicy_key = \"/nonexistent\"\npolicy_signatures = \"/s\"\n";
+    let config = configure(dir.path(), missing).unwrap();
+    for _ in 0..3 {
+        refused_start(&config).await.is(FAILED, Reason::BadConfig, &["/nonexistent"]);
+    }
+    assert!(!file(dir.path()).exists());
+    let keyd = Keyd::start(dir.path(), &namespaces(&[("dev", &[Protection::Software])])).await.unwrap();
+    assert_eq!(events(&records(&keyd, &[]).await), ["segment", "started"]);
+}
+
+#[tokio::test]
 async fn the_audit_key_is_nobodys_to_use() {
     let (_dir, keyd) = software().await;
     keyd.json(&["key", "create", "dev/a"]).await.unwrap();
