@@ -52,6 +52,13 @@ impl Srk {
         self.loaded
     }
 
+    /// Whether failed tries at other keys' passwords never keep it from being used (noDA, TPM 2.0 Part 1 §19.8). One that is
+    /// still to be made is.
+    pub(crate) fn is_exempt_from_lockout(&self, context: &mut Context) -> Result<bool, Error> {
+        let Some(key) = self.loaded else { return Ok(true) };
+        public_area(context, key).map(|public| attributes(&public).is_some_and(ObjectAttributes::no_da))
+    }
+
     /// The key, made and persisted where there is none.
     pub(crate) fn ensure(&mut self, context: &mut Context) -> Result<KeyHandle, Error> {
         match self.loaded {
@@ -113,9 +120,17 @@ fn template() -> Result<Public, Error> {
 
 /// Whether the key can be a parent that nobody outside the TPM knows.
 fn is_storage_key(public: &Public) -> bool {
-    let (Public::Rsa { object_attributes, .. } | Public::Ecc { object_attributes, .. }) = public else {
-        return false;
-    };
-    let a = object_attributes;
-    a.restricted() && a.decrypt() && !a.sign_encrypt() && a.fixed_tpm() && a.fixed_parent()
+    attributes(public).is_some_and(|a| {
+        a.restricted() && a.decrypt() && !a.sign_encrypt() && a.fixed_tpm() && a.fixed_parent()
+    })
+}
+
+/// Those of an asymmetric key.
+fn attributes(public: &Public) -> Option<&ObjectAttributes> {
+    match public {
+        Public::Rsa { object_attributes, .. } | Public::Ecc { object_attributes, .. } => {
+            Some(object_attributes)
+        }
+        _ => None,
+    }
 }

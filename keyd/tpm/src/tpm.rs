@@ -287,7 +287,7 @@ impl Tpm {
         let asked =
             timeout(HEALTH_LIMIT, self.call(move |connection| health::describe(connection, pinned))).await;
         let (state, detail) = match asked {
-            Ok(Ok(detail)) => (HealthState::Ok, detail),
+            Ok(Ok(found)) => found,
             Ok(Err(failure)) if failure.reason == Reason::TpmLockout => {
                 (HealthState::LockedOut, failure.message)
             }

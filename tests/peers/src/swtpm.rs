@@ -78,6 +78,45 @@ impl Swtpm {
         command
     }
 
+    /// Makes a storage root key as tpm2-tools make a primary key, which is not exempt from dictionary-attack lockout.
+    ///
+    /// # Errors
+    /// The tools failed.
+    pub fn make_srk_with_tools(&self) -> io::Result<()> {
+        self.run_tools(&[
+            &["tpm2_createprimary", "-Q", "-C", "o", "-c", "srk"],
+            &["tpm2_evictcontrol", "-Q", "-C", "o", "-c", "srk", "0x81000001"],
+            &["tpm2_flushcontext", "-t"],
+        ])
+    }
+
+    /// Has it go into dictionary-attack lockout, by a wrong password for a key that is none of keyd's.
+    ///
+    /// # Errors
+    /// The tools failed.
+    pub fn lock_out(&self) -> io::Result<()> {
+        self.run_tools(&[
+            &["tpm2_dictionarylockout", "-s", "-n", "1", "-t", "1000", "-l", "1000"],
+            &["tpm2_createprimary", "-Q", "-C", "o", "-c", "p", "-p", "right"],
+        ])?;
+        let guess: &[&str] = &["tpm2_create", "-C", "p", "-P", "wrong", "-u", "u", "-r", "r"];
+        if self.run_tools(&[guess]).is_ok() {
+            return Err(io::Error::other("a wrong password was taken"));
+        }
+        self.run_tools(&[&["tpm2_flushcontext", "-t"]])
+    }
+
+    fn run_tools(&self, commands: &[&[&str]]) -> io::Result<()> {
+        for command in commands {
+            let Some((name, args)) = command.split_first() else { continue };
+            let output = self.tool(name).args(args).current_dir(&self.dir).output()?;
+            if !output.status.success() {
+                return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+            }
+        }
+        Ok(())
+    }
+
     /// Pulls the plug: no orderly shutdown. The state on disk stays.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -129,21 +129,11 @@ async fn a_handle_taken_by_a_signing_key_is_refused() {
     assert!(failure.message.contains("tpm2_evictcontrol -c 0x81000001"), "{failure}");
 }
 
-/// Ten wrong passwords for a key that is none of keyd's.
-fn lock_out(node: &Node) {
-    node.tool("tpm2_dictionarylockout", &["-s", "-n", "1", "-t", "1000", "-l", "1000"]);
-    node.tool("tpm2_createprimary", &["-Q", "-C", "o", "-c", "p", "-p", "right"]);
-    let mut guess = node.swtpm.tool("tpm2_create");
-    guess.args(["-C", "p", "-P", "wrong", "-u", "u", "-r", "r"]).current_dir(node.dir.path());
-    assert!(!guess.output().unwrap().status.success());
-    node.tool("tpm2_flushcontext", &["-t"]);
-}
-
 #[tokio::test]
 async fn lockout_by_somebody_else_does_not_stop_sealing() {
     let node = Node::new();
     let blob = node.tpm().seal(&seed(), b"a/b").await.unwrap();
-    lock_out(&node);
+    node.swtpm.lock_out().unwrap();
     let tpm = node.tpm();
     assert!(tpm.unseal(&blob, b"a/b").await.is_ok());
     assert!(tpm.seal(&seed(), b"a/b").await.is_ok());
@@ -155,12 +145,15 @@ async fn lockout_by_somebody_else_does_not_stop_sealing() {
 #[tokio::test]
 async fn lockout_of_a_storage_root_key_made_by_others_is_told() {
     let node = Node::new();
-    // As tpm2-tools make a primary key: not exempt from lockout.
-    node.tool("tpm2_createprimary", &["-Q", "-C", "o", "-c", "srk"]);
-    node.tool("tpm2_evictcontrol", &["-Q", "-C", "o", "-c", "srk", "0x81000001"]);
-    node.tool("tpm2_flushcontext", &["-t"]);
+    node.swtpm.make_srk_with_tools().unwrap();
     assert!(node.tpm().seal(&seed(), b"a/b").await.is_ok());
-    lock_out(&node);
+    let Health { state, detail, .. } = node.tpm().health().await;
+    assert_eq!(state, HealthState::Ok);
+    assert!(detail.contains("subject to dictionary-attack lockout"), "{detail}");
+    node.swtpm.lock_out().unwrap();
+    let Health { state, detail, .. } = node.tpm().health().await;
+    assert_eq!(state, HealthState::LockedOut, "{detail}");
+    assert!(detail.contains("no sealed key can be opened") && detail.contains("--clear-lockout"), "{detail}");
     let failure = node.tpm().seal(&seed(), b"a/b").await.unwrap_err();
     assert_eq!(failure.reason, Reason::TpmLockout, "{failure}");
     assert!(failure.message.contains("every 1000 s"), "{failure}");

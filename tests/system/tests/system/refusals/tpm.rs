@@ -38,6 +38,27 @@ async fn a_tpm_that_is_absent_at_start_is_told_and_used_once_it_is_there() {
 }
 
 #[tokio::test]
+async fn lockout_that_touches_keyds_keys_is_told_by_status_and_metrics_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let tpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
+    tpm.make_srk_with_tools().unwrap();
+    let keyd = on(dir.path(), &tpm, "").await;
+    keyd.json(&["key", "create", "sealed/a"]).await.unwrap();
+    keyd.stop().await.unwrap();
+    tpm.lock_out().unwrap();
+
+    let keyd = on(dir.path(), &tpm, "").await;
+    let letter = dir.path().join("keyd.toml");
+    let sign = ["key", "sign", "sealed/a", "--out", "-", "--in", letter.to_str().unwrap()];
+    refusal(&keyd, &sign).await.is(FAILED, Reason::TpmLockout, &["--clear-lockout"]);
+    let status = keyd.json(&["status"]).await.unwrap();
+    assert_eq!(status["devices"][0]["state"], "locked out", "{status}");
+    let metrics = keyd.output(&["metrics"]).await.unwrap();
+    let metrics = String::from_utf8(metrics.stdout).unwrap();
+    assert!(metrics.contains("keyd_device_state{device=\"tpm\",state=\"locked out\"} 1"), "{metrics}");
+}
+
+#[tokio::test]
 async fn another_tpm_than_the_enrolled_one_is_given_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let enrolled = Swtpm::start(&dir.path().join("enrolled")).unwrap();
