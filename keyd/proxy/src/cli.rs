@@ -8,13 +8,19 @@ use keyd_core::{Failure, Reason};
 use keyd_unix::{ConfigFile, Output};
 use serde_json::json;
 
-use crate::config::{Config, DEFAULT_CONFIG};
+use crate::config::Config;
 use crate::serve;
 
 /// Puts mutual TLS with post-quantum algorithms before a plain TCP server, and lets in the SPIFFE IDs that the
 /// configuration names. Its own identity and key come from keyd-agent.
 #[derive(Parser)]
-#[command(name = "keyd-proxy", version)]
+#[command(
+    name = "keyd-proxy",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage.\n\nExample:\n  \
+                  keyd-proxy config check --config /etc/keyd/proxy/web.toml\n  \
+                  systemctl enable --now keyd-proxy@web.service"
+)]
 struct Cli {
     /// Print JSON instead of text
     #[arg(long, global = true)]
@@ -43,8 +49,8 @@ enum Check {
 
 #[derive(clap::Args)]
 struct File {
-    /// Configuration file
-    #[arg(long, default_value = DEFAULT_CONFIG, value_name = "FILE")]
+    /// Configuration file; /etc/keyd/proxy/NAME.toml is the one of keyd-proxy@NAME.service
+    #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
 

@@ -11,9 +11,6 @@ use keyd_unix::ConfigFile;
 use keyd_x509::SpiffeId;
 use serde::Deserialize;
 
-/// Where the configuration lies unless told otherwise.
-pub const DEFAULT_CONFIG: &str = "/etc/keyd/proxy.toml";
-
 /// Most connections that a configuration may ask for.
 const CONNECTION_LIMIT: usize = 65_536;
 /// Longest time that a configuration may ask for.

@@ -19,7 +19,8 @@ use std::path::PathBuf;
 #[command(
     name = "keyd-agent",
     version,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 denied, 5 the agent cannot be reached."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 denied, 5 the agent cannot be reached.\n\nExample:\n  \
+                  keyd-agent status\n  keyd-agent fetch x509 --write /run/web/svid"
 )]
 struct Cli {
     /// Print JSON instead of text
@@ -31,7 +32,6 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the agent in the foreground
     Serve(serve::Serve),
     /// See how long each identity still lives, and what is wrong
     Status(Socket),

@@ -52,7 +52,6 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the service in the foreground
     Serve(serve::Serve),
     /// Make, show, use and destroy keys
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! Every configuration in `docs/examples` is started as it stands, with its places moved under a directory, its ports
+//! Every configuration in `docs/examples` and in the README is started as it stands, with its places moved under a directory, its ports
 //! to free ones and its users to this one.
 
 use std::fs;
@@ -14,6 +14,7 @@ use system::binary;
 use system::keyd::{Keyd, write_private};
 use system::service::Service;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
 /// Where the package puts the plugin.
@@ -29,9 +30,14 @@ impl Machine {
     fn new() -> Self {
         // Short: a socket's path has 107 bytes at most.
         let machine = Self(tempfile::Builder::new().prefix("m").tempdir().unwrap());
-        for dir in
-            ["etc/keyd/enrolled", "etc/spire-agent", "run", "var/lib/spire-server", "var/lib/spire-agent"]
-        {
+        for dir in [
+            "etc/keyd/enrolled",
+            "etc/spire/enrolled",
+            "etc/spire-agent",
+            "run",
+            "var/lib/spire-server",
+            "var/lib/spire-agent",
+        ] {
             fs::create_dir_all(machine.path(dir)).unwrap();
         }
         machine
@@ -43,13 +49,16 @@ impl Machine {
 
     /// Puts an example where `name` says, with `changes` beyond the usual ones.
     fn install(&self, example: &str, name: &str, changes: &[(&str, &str)]) -> PathBuf {
-        let mut text = fs::read_to_string(examples().join(example)).unwrap();
+        self.install_text(fs::read_to_string(examples().join(example)).unwrap(), name, changes)
+    }
+
+    fn install_text(&self, mut text: String, name: &str, changes: &[(&str, &str)]) -> PathBuf {
         for place in ["/tmp/", "/etc/", "/run/", "/var/lib/"] {
             let moved = format!("\"{}{place}", self.0.path().display());
             text = text.replace(&format!("\"{place}"), &moved);
         }
         for (from, to) in changes {
-            assert!(text.contains(from), "{example} does not say {from}");
+            assert!(text.contains(from), "{name} does not say {from}");
             text = text.replace(from, to);
         }
         let user = nix::unistd::geteuid().to_string();
@@ -96,8 +105,15 @@ fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples")
 }
 
-/// A host for spire-server as keyd-server.toml wants it, up to the root's certificate.
-async fn server_host() -> (Machine, Keyd) {
+/// A code block of the README.
+fn readme(language: &str) -> String {
+    let readme = fs::read_to_string(examples().join("../../README.md")).unwrap();
+    let block = readme.split_once(&format!("```{language}\n")).unwrap().1;
+    block.split_once("```").unwrap().0.to_owned()
+}
+
+/// A host for spire-server as this configuration of keyd's wants it, up to the root's certificate.
+async fn server_host(config: String, label: &str, root: &str) -> (Machine, Keyd) {
     let machine = Machine::new();
     let tokens = machine.path("var/lib/keyd/tokens");
     fs::create_dir_all(&tokens).unwrap();
@@ -109,7 +125,7 @@ async fn server_host() -> (Machine, Keyd) {
     write_private(&pin, "user-pin-1234").unwrap();
     let module = "/usr/lib/softhsm/libsofthsm2.so";
     let init = Command::new(binary("keyd").unwrap())
-        .args(["token", "init", "--label", "spire", "--module", module, "--so-pin-file"])
+        .args(["token", "init", "--label", label, "--module", module, "--so-pin-file"])
         .arg(so_pin)
         .arg("--pin-file")
         .arg(pin)
@@ -119,9 +135,9 @@ async fn server_host() -> (Machine, Keyd) {
         .unwrap();
     assert!(init.status.success(), "{init:?}");
 
-    machine.install("keyd-server.toml", "etc/keyd/keyd.toml", &[]);
+    machine.install_text(config, "etc/keyd/keyd.toml", &[]);
     let keyd = machine.keyd().await;
-    let root = machine.path("etc/keyd/root.pem").display().to_string();
+    let root = machine.path(root).display().to_string();
     keyd.json(&["ca", "init", "--trust-domain", "example.org", "--out", &root]).await.unwrap();
     (machine, keyd)
 }
@@ -152,7 +168,9 @@ struct Line {
 
 impl Line {
     async fn start(language: &str) -> Self {
-        let ((host, server_keyd), (node, tpm, node_keyd)) = tokio::join!(server_host(), field_node());
+        let config = fs::read_to_string(examples().join("keyd-server.toml")).unwrap();
+        let host = server_host(config, "spire", "etc/keyd/root.pem");
+        let ((host, server_keyd), (node, tpm, node_keyd)) = tokio::join!(host, field_node());
         let roots: Vec<_> = tpm.ek_roots().iter().map(|file| fs::read_to_string(file).unwrap()).collect();
         fs::write(host.path("etc/keyd/ek-roots.pem"), roots.concat()).unwrap();
         let manifest = node_keyd.json(&["node", "show", "--node", "edge-17", "--pcrs", "7"]).await.unwrap();
@@ -253,9 +271,44 @@ async fn the_development_keyd_makes_software_keys() {
 }
 
 #[tokio::test]
-async fn the_proxy_takes_its_example() {
+async fn a_server_runs_on_the_configuration_in_the_readme() {
+    // The defaults, to be moved as all else.
+    let places = "socket = \"/run/keyd/keyd.sock\"\nstate_dir = \"/var/lib/keyd\"\n".to_owned();
+    let (host, keyd) = server_host(places + &readme("toml"), "keyd", "etc/spire/root.pem").await;
+    let port = free_port().unwrap();
+    let socket = "plugin_data {\nsocket = \"/run/keyd/keyd.sock\"\n";
+    let server = format!(
+        "server {{\nbind_address = \"127.0.0.1\"\nbind_port = \"{port}\"\ntrust_domain = \"example.org\"\n\
+         socket_path = \"/run/spire-server/api.sock\"\ndata_dir = \"/var/lib/spire-server\"\n}}\n\
+         plugins {{\nDataStore \"sql\" {{\nplugin_data {{\ndatabase_type = \"sqlite3\"\n\
+         connection_string = \"/var/lib/spire-server/datastore.sqlite3\"\n}}\n}}\n{}}}\n",
+        readme("hcl").replace("plugin_data {", socket).replace(PLUGIN, &plugin())
+    );
+    let server = host.spire("spire-server", &host.install_text(server, "server.conf", &[])).await;
+    let ca = keyd.json(&["key", "show", "spire-server/x509-CA-A"]).await.unwrap();
+    assert_eq!((&ca["algorithm"], &ca["protection"]), (&"ml-dsa-65".into(), &"hsm-wrapped".into()));
+    let bundle = host.ask_server(&["bundle", "show"]).await;
+    assert_eq!(bundle.trim(), fs::read_to_string(host.path("etc/spire/root.pem")).unwrap().trim());
+    server.stop().await.unwrap();
+    keyd.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_proxy_starts_with_its_example_and_waits_for_its_identity() {
     let machine = Machine::new();
-    let config = machine.install("proxy.toml", "etc/keyd/proxy/web.toml", &[]);
+    let port = free_port().unwrap();
+    let listen = format!("127.0.0.1:{port}");
+    let config = machine.install("proxy.toml", "etc/keyd/proxy/web.toml", &[("0.0.0.0:8443", &listen)]);
+    let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
+    let proxy = Service::spawn(&binary("keyd-proxy").unwrap(), args, &machine.path("proxy.log")).unwrap();
+    let taken = async {
+        while TcpStream::connect(&listen).await.is_err() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    tokio::time::timeout(ATTESTED, taken).await.unwrap_or_else(|_| panic!("{}", proxy.log().unwrap()));
+    proxy.stop().await.unwrap();
+
     let check = Command::new(binary("keyd-proxy").unwrap())
         .args(["config", "check", "--config"])
         .arg(config)
@@ -263,8 +316,8 @@ async fn the_proxy_takes_its_example() {
         .await
         .unwrap();
     let said = String::from_utf8(check.stdout).unwrap();
-    let valid = "is valid; 0.0.0.0:8443 to 127.0.0.1:8080, 2 rules";
-    assert!(check.status.success() && said.contains(valid), "{said}");
+    let valid = format!("is valid; {listen} to 127.0.0.1:8080, 2 rules");
+    assert!(check.status.success() && said.contains(&valid), "{said}");
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod crash;
 mod demo;
 mod disk;
 mod doctor;
+mod documents;
 mod downstream;
 mod escrow;
 mod examples;
