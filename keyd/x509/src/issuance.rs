@@ -4,6 +4,7 @@
 //! key's own certificate request and the certificates that it describes, and nothing else. What is read here must be what a
 //! verifier reads later: DER is taken only as it would be written again, and whatever a profile has no word for is refused.
 
+mod distinguished;
 mod extensions;
 mod reading;
 mod rules;

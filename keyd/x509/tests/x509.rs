@@ -14,6 +14,8 @@ mod forge;
 mod issuance;
 #[path = "x509/second_opinion.rs"]
 mod second_opinion;
+#[path = "x509/self_issued.rs"]
+mod self_issued;
 
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};

@@ -6,11 +6,11 @@ use der::{Decode, Encode};
 use keyd_core::{Hash, PublicKey};
 use sha1::{Digest, Sha1};
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
-use x509_cert::name::Name;
 use x509_cert::request::{CertReqInfo, ExtensionReq};
 use x509_cert::time::Time;
 use x509_cert::{TbsCertificate, Version};
 
+use super::distinguished::DistinguishedName;
 use super::extensions::Extensions;
 use super::{Refused, malformed, refused};
 use crate::TrustDomain;
@@ -27,8 +27,8 @@ pub struct Certificate {
     pub serial: Vec<u8>,
     pub not_before: SystemTime,
     pub not_after: SystemTime,
-    pub issuer: Name,
-    pub subject: Name,
+    pub issuer: DistinguishedName,
+    pub subject: DistinguishedName,
     pub key: PublicKey,
     pub extensions: Extensions,
 }
@@ -72,8 +72,8 @@ impl Certificate {
             serial,
             not_before: validity.not_before.to_system_time(),
             not_after: validity.not_after.to_system_time(),
-            issuer: tbs.issuer().clone(),
-            subject: tbs.subject().clone(),
+            issuer: DistinguishedName::read("issuer", tbs.issuer())?,
+            subject: DistinguishedName::read("subject", tbs.subject())?,
             key,
             extensions: Extensions::read(tbs.extensions().map(Vec::as_slice).unwrap_or_default())?,
         })
@@ -92,6 +92,7 @@ pub fn is_own_request(key: &PublicKey, message: &[u8], trust_domain: &TrustDomai
     if info.to_der().ok().as_deref() != Some(message) {
         return Err(malformed("the request is not in DER: it would be written differently again"));
     }
+    DistinguishedName::read("subject", &info.subject)?;
     if public_key(&info.public_key)? != *key {
         return Err(refused("request", "the request is for another key than the one that signs it"));
     }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use const_oid::db::rfc4519::CN;
 use const_oid::db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
 use der::asn1::ObjectIdentifier;
 use keyd_core::{Algorithm, PublicKey};
@@ -84,9 +83,12 @@ fn own(rule: Option<&OwnRule>, c: &Certificate, id: &SpiffeId, now: SystemTime) 
 
 fn other_ca(rule: Option<&CaRule>, c: &Certificate, id: &SpiffeId, now: SystemTime) -> Result<(), Refused> {
     let rule = rule.ok_or_else(|| refused("ca", "the key may not sign certificates of other CAs"))?;
-    if c.subject == c.issuer {
+    if !c.subject.differs(&c.issuer) {
         // RFC 5280 §6.1: it would not count in a path length.
-        return Err(refused("ca", "its subject is its issuer, but its key is not the issuer's"));
+        return Err(refused(
+            "ca",
+            "verifiers may take its subject for its issuer, but its key is not the issuer's",
+        ));
     }
     as_ca(c, id)?;
     let length =
@@ -172,10 +174,8 @@ fn as_leaf(c: &Certificate, dns_names: &[String]) -> Result<(), Refused> {
         ));
     }
     // Verifiers of old take a common name for a DNS name.
-    for name in c.subject.iter().filter(|name| name.oid == CN) {
-        if !dns.iter().any(|dns| dns.as_bytes() == name.value.value()) {
-            return Err(refused("leaf.dns_names", "its common name is none of its DNS names"));
-        }
+    if c.subject.common_names().any(|name| !dns.iter().any(|dns| dns == name)) {
+        return Err(refused("leaf.dns_names", "its common name is none of its DNS names"));
     }
     Ok(())
 }

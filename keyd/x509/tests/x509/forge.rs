@@ -3,13 +3,18 @@
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use const_oid::db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
 use der::asn1::{Ia5String, ObjectIdentifier, OctetString};
 use der::{Decode, Encode};
 use keyd_core::PublicKey;
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages, SubjectAltName};
+use x509_cert::ext::pkix::{
+    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectAltName,
+    SubjectKeyIdentifier,
+};
 use x509_cert::name::Name;
+use x509_cert::spki::SubjectPublicKeyInfoRef;
 use x509_cert::time::Time;
 
 /// A certificate to be signed. Every part can be changed before it is written.
@@ -47,7 +52,10 @@ impl Forge {
             spki: key.spki().to_vec(),
             extensions: vec![
                 extension(&KeyUsage(usage), true),
+                extension(&ExtendedKeyUsage(vec![ID_KP_SERVER_AUTH, ID_KP_CLIENT_AUTH]), false),
                 extension(&BasicConstraints { ca: false, path_len_constraint: None }, true),
+                extension(&subject_id(key), false),
+                extension(&authority_id(issuer), false),
                 extension(&uris(&[uri]), false),
             ],
         }
@@ -66,10 +74,17 @@ impl Forge {
             extensions: vec![
                 extension(&KeyUsage(KeyUsages::KeyCertSign | KeyUsages::CRLSign), true),
                 extension(&BasicConstraints { ca: true, path_len_constraint: path_length }, true),
+                extension(&subject_id(key), false),
+                extension(&authority_id(issuer), false),
                 extension(&uris(&[uri]), false),
             ],
             ..Self::leaf(issuer, key, uri, now)
         }
+    }
+
+    /// The same for another key.
+    pub fn of(self, key: &PublicKey) -> Self {
+        Self { spki: key.spki().to_vec(), ..self.with(extension(&subject_id(key), false)) }
     }
 
     /// With an extension put in the place of the one of its kind, or after the others.
@@ -110,6 +125,17 @@ impl Forge {
 pub fn uris(uris: &[&str]) -> SubjectAltName {
     let uri = |uri: &&str| Ia5String::new(*uri).ok().map(GeneralName::UniformResourceIdentifier);
     SubjectAltName(uris.iter().filter_map(uri).collect())
+}
+
+/// The identifier of a certified key.
+pub fn subject_id(key: &PublicKey) -> SubjectKeyIdentifier {
+    let spki = SubjectPublicKeyInfoRef::from_der(key.spki());
+    spki.and_then(SubjectKeyIdentifier::try_from).unwrap_or_else(|_| SubjectKeyIdentifier(empty()))
+}
+
+/// The identifier of the key that signs.
+pub fn authority_id(issuer: &PublicKey) -> AuthorityKeyIdentifier {
+    AuthorityKeyIdentifier { key_identifier: Some(subject_id(issuer).0), ..Default::default() }
 }
 
 /// An extension of this value.

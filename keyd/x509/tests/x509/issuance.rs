@@ -85,7 +85,7 @@ fn what_the_profile_describes_is_allowed_and_told() {
     for length in [0, 1] {
         assert!(judge(&ca(Some(length)).tbs()).unwrap().ca);
     }
-    let root = Forge { subject: "CN=CA,O=SPIFFE".to_owned(), spki: ca_key().spki().to_vec(), ..ca(None) };
+    let root = Forge { subject: "CN=CA,O=SPIFFE".to_owned(), ..ca(None).of(&ca_key()) };
     assert!(judge(&root.tbs()).unwrap().ca, "its own certificate");
 }
 
@@ -134,18 +134,19 @@ fn each_rule_of_the_profile_holds() {
     );
     refused("the future", "not_before", &Forge { not_before: now() + HOUR / 2, ..leaf() }.tbs());
     refused("reversed", "form", &Forge { not_before: now(), not_after: now() - HOUR, ..leaf() }.tbs());
-    let p384 = key(Algorithm::EcP384, 2).spki().to_vec();
-    refused("another algorithm", "leaf.algorithms", &Forge { spki: p384.clone(), ..leaf() }.tbs());
-    refused("the CA's own key", "leaf", &Forge { spki: ca_key().spki().to_vec(), ..leaf() }.tbs());
+    let p384 = key(Algorithm::EcP384, 2);
+    refused("another algorithm", "leaf.algorithms", &leaf().of(&p384).tbs());
+    refused("the CA's own key", "leaf", &leaf().of(&ca_key()).tbs());
 
     refused("a longer path", "ca.path_length", &ca(Some(2)).tbs());
     refused("any path", "ca.path_length", &ca(None).tbs());
     refused("a CA's long life", "ca.lifetime", &Forge { not_after: later(3), ..ca(Some(0)) }.tbs());
-    refused("a CA's algorithm", "ca.algorithms", &Forge { spki: p384, ..ca(Some(0)) }.tbs());
-    refused("self-issued", "ca", &Forge { subject: "CN=CA,O=SPIFFE".to_owned(), ..ca(Some(0)) }.tbs());
+    refused("a CA's algorithm", "ca.algorithms", &ca(Some(0)).of(&p384).tbs());
     refused("a CA with a path", "form", &ca(Some(0)).with(extension(&uris(&[ID]), false)).tbs());
-    let own = Forge { spki: ca_key().spki().to_vec(), ..ca(None) };
+    let own = ca(None).of(&ca_key());
     refused("its own, under another name", "own", &own.tbs());
+    let folded = Forge { subject: "CN=ca,O=SPIFFE".to_owned(), ..own.clone() };
+    refused("its own, under a name that some take for the same", "own", &folded.tbs());
     let own = Forge { subject: "CN=CA,O=SPIFFE".to_owned(), not_after: later(3), ..own };
     refused("its own, for long", "own.lifetime", &own.tbs());
 
@@ -200,6 +201,36 @@ fn names_that_are_not_one_spiffe_id_are_refused() {
 }
 
 #[test]
+fn subject_and_issuer_are_spires_attributes_in_readable_texts() {
+    let texts = [
+        ("C=US,O=Müller & Söhne,ST=x,L=y,STREET=z,postalCode=1", None),
+        ("O=SPIRE,serialNumber=42,x500UniqueIdentifier=00ff", None),
+        ("O=SPIRE,emailAddress=a@b", Some("an address")),
+        ("O=SPIRE,DC=example", Some("an IA5String")),
+        ("O=SPIRE,1.2.3.4=x", Some("an unknown attribute")),
+        ("O=", Some("an empty text")),
+        ("O= ", Some("a blank")),
+        ("O=a\nb", Some("a line's end")),
+        ("O=a\0b", Some("a NUL")),
+        ("O=#1e0400610062", Some("a BMPString")),
+        ("O=#14026162", Some("a TeletexString")),
+        ("O=#13024062", Some("an @ in a PrintableString")),
+        ("O=#0c02c328", Some("no UTF-8")),
+        ("O=#30020500", Some("no text")),
+    ];
+    for (name, bad) in texts {
+        assert!(name.parse::<x509_cert::name::Name>().is_ok(), "{name}");
+        let name = name.to_owned();
+        for tbs in [Forge { subject: name.clone(), ..leaf() }.tbs(), Forge { issuer: name, ..leaf() }.tbs()] {
+            match bad {
+                Some(what) => refused(what, "form", &tbs),
+                None => drop(judge(&tbs).unwrap()),
+            }
+        }
+    }
+}
+
+#[test]
 fn extensions_that_make_more_of_a_certificate_are_refused() {
     let usage = |usages: KeyUsages, critical| extension(&KeyUsage(usages.into()), critical);
     let constraints = |ca, path_len_constraint| BasicConstraints { ca, path_len_constraint };
@@ -250,6 +281,8 @@ fn extensions_that_make_more_of_a_certificate_are_refused() {
     refused("another issuer's identifier", "form", &leaf().with(authority(&[7; 20])).tbs());
     let own = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, ca_key().raw());
     assert!(judge(&leaf().with(authority(own.as_ref())).tbs()).is_ok());
+    let newer = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, ca_key().raw());
+    assert!(judge(&leaf().with(authority(&newer.as_ref()[..20])).tbs()).is_ok());
 }
 
 #[test]
