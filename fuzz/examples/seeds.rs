@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use forge::Forge;
+use forge::{Forge, extension};
 use keyd_api::v1;
 use keyd_attest::wire::Public;
 use keyd_attest::{
@@ -26,6 +26,7 @@ use keyd_tpm::{PcrValue, PolicyKey, PolicySource, SealTo, Tpm, TpmConfig};
 use keyd_x509::{Signer, Validity, VerifiedRequest};
 use peers::swtpm::Swtpm;
 use prost::Message;
+use x509_cert::ext::pkix::ExtendedKeyUsage;
 
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::EcP256, Algorithm::EcP384, Algorithm::MlDsa65];
 
@@ -164,14 +165,30 @@ fn audit_log() -> Result<()> {
     put("audit_log", "signed", &chunk.lines[..chunk.lines.len() - 1])
 }
 
-/// What a CA key is asked to sign, for the key and the time of the fuzz target.
+/// What a CA key is asked to sign, for the key and the time of the fuzz target; some of it is refused.
 fn issuance() -> Result<()> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let issuer = PublicKey::from_raw(Algorithm::MlDsa44, &[1; 1312])?;
     let key = Key::new(Algorithm::EcP256)?;
-    let key = key.0.public_key();
-    put("issuance", "leaf", &Forge::leaf(&issuer, key, "spiffe://example.org/web", now).tbs())?;
-    put("issuance", "ca", &Forge::ca(&issuer, key, "spiffe://example.org", Some(0), now).tbs())
+    let (key, td, id) = (key.0.public_key(), "spiffe://example.org", "spiffe://example.org/web");
+    let leaf = || Forge::leaf(&issuer, key, id, now);
+    let ca = || Forge::ca(&issuer, key, td, Some(0), now);
+    let dns = forge::names(id, &["web.example.org", "*.svc.example.org"]);
+    let ca_in_other_letters = Forge { subject: "CN=ca,O=Spiffe".to_owned(), ..ca() };
+    for (name, forge) in [
+        ("leaf", leaf()),
+        ("ca", ca()),
+        ("own", Forge { subject: leaf().issuer, ..ca().of(&issuer) }),
+        ("leaf-dns", leaf().with(extension(&dns, false))),
+        ("leaf-critical-names", Forge { subject: String::new(), ..leaf().with(extension(&dns, true)) }),
+        ("leaf-critical-subject-id", leaf().with(extension(&forge::subject_id(key), true))),
+        ("leaf-critical-authority-id", leaf().with(extension(&forge::authority_id(&issuer), true))),
+        ("leaf-no-purpose", leaf().with(extension(&ExtendedKeyUsage(Vec::new()), false))),
+        ("ca-in-other-letters", ca_in_other_letters),
+    ] {
+        put("issuance", name, &forge.tbs())?;
+    }
+    Ok(())
 }
 
 /// Records of the store.

@@ -33,7 +33,7 @@ static PROFILE: LazyLock<Profile> = LazyLock::new(|| {
             lifetime: DAY,
             ids: [below].into_iter().collect(),
             algorithms,
-            dns_names: vec!["*.example.org".to_owned()],
+            dns_names: vec!["*.example.org".parse().expect("a DNS name")],
         }),
     }
 });

@@ -5,6 +5,7 @@
 //! verifier reads later: DER is taken only as it would be written again, and whatever a profile has no word for is refused.
 
 mod distinguished;
+mod dns;
 mod extensions;
 mod reading;
 mod rules;
@@ -17,6 +18,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use crate::{AllowedIds, SpiffeId, TrustDomain};
+pub use dns::{BadDnsName, DnsRule};
 use reading::{Certificate, is_own_request};
 
 /// Longest life that a profile may allow: a hundred years of 365.25 days.
@@ -68,9 +70,9 @@ pub struct LeafRule {
     pub ids: AllowedIds,
     /// Algorithms of their keys.
     pub algorithms: Vec<Algorithm>,
-    /// DNS names that they may have beside: a name, or `*.` and a domain for every name below it.
+    /// DNS names that they may have beside.
     #[serde(default)]
-    pub dns_names: Vec<String>,
+    pub dns_names: Vec<DnsRule>,
 }
 
 /// What was allowed.

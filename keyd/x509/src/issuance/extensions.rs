@@ -1,5 +1,7 @@
 //! The extensions that a profile has a word for. Any other is refused, critical or not.
 
+use std::collections::BTreeSet;
+
 use const_oid::AssociatedOid;
 use const_oid::db::rfc5280;
 use der::asn1::ObjectIdentifier;
@@ -11,7 +13,7 @@ use x509_cert::ext::pkix::{
     SubjectKeyIdentifier,
 };
 
-use super::{Refused, malformed};
+use super::{Refused, dns, malformed};
 
 /// What the extensions say.
 #[derive(Default)]
@@ -24,15 +26,18 @@ pub struct Extensions {
     pub purposes: Option<ExtendedKeyUsage>,
     /// Alternative names.
     pub names: Names,
+    /// The certified key's identifier.
+    pub subject: Option<Vec<u8>>,
     /// The issuer's key identifier.
     pub authority: Option<Vec<u8>>,
 }
 
-/// Alternative names, as they are written.
+/// Alternative names, as they are written, and whether they are critical.
 #[derive(Default)]
 pub struct Names {
     pub uris: Vec<String>,
     pub dns: Vec<String>,
+    pub critical: bool,
 }
 
 impl Extensions {
@@ -54,17 +59,16 @@ impl Extensions {
         match extension.extn_id {
             BasicConstraints::OID => self.constraints = Some((value(extension)?, critical)),
             KeyUsage::OID => self.usage = Some((value(extension)?, critical)),
-            ExtendedKeyUsage::OID => self.purposes = Some(value(extension)?),
-            SubjectAltName::OID => self.names = Names::read(value(extension)?)?,
-            SubjectKeyIdentifier::OID => drop(value::<SubjectKeyIdentifier>(extension)?),
+            ExtendedKeyUsage::OID => self.purposes = Some(purposes(extension)?),
+            SubjectAltName::OID => self.names = Names::read(value(extension)?, critical)?,
+            SubjectKeyIdentifier::OID => {
+                not_critical(extension)?;
+                let SubjectKeyIdentifier(id) = value(extension)?;
+                self.subject = Some(id.as_bytes().to_vec());
+            }
             AuthorityKeyIdentifier::OID => {
-                let authority: AuthorityKeyIdentifier = value(extension)?;
-                if authority.authority_cert_issuer.is_some()
-                    || authority.authority_cert_serial_number.is_some()
-                {
-                    return Err(malformed("its authority key identifier names a certificate"));
-                }
-                self.authority = authority.key_identifier.map(|id| id.as_bytes().to_vec());
+                not_critical(extension)?;
+                self.authority = Some(authority(value(extension)?)?);
             }
             other => return Err(malformed(format!("it has the extension {}", named(other)))),
         }
@@ -73,12 +77,22 @@ impl Extensions {
 }
 
 impl Names {
-    fn read(names: SubjectAltName) -> Result<Self, Refused> {
-        let mut found = Self::default();
+    fn read(names: SubjectAltName, critical: bool) -> Result<Self, Refused> {
+        let (mut found, mut seen) = (Self { critical, ..Self::default() }, BTreeSet::new());
         for name in names.0 {
             match name {
                 GeneralName::UniformResourceIdentifier(uri) => found.uris.push(uri.as_str().to_owned()),
-                GeneralName::DnsName(dns) => found.dns.push(dns.as_str().to_owned()),
+                GeneralName::DnsName(name) => {
+                    let name = name.as_str().to_owned();
+                    if !dns::is_well_formed(&name) {
+                        let why = "is not letters in lower case, digits and hyphens between dots";
+                        return Err(malformed(format!("its DNS name {name:?} {why}")));
+                    }
+                    if !seen.insert(name.clone()) {
+                        return Err(malformed(format!("DNS name {name} stands twice")));
+                    }
+                    found.dns.push(name);
+                }
                 _ => {
                     return Err(malformed("it has an alternative name that is neither a URI nor a DNS name"));
                 }
@@ -86,6 +100,34 @@ impl Names {
         }
         Ok(found)
     }
+}
+
+/// RFC 5280 §4.2.1.1 and §4.2.1.2: verifiers refuse a key identifier that is critical.
+fn not_critical(extension: &Extension) -> Result<(), Refused> {
+    if extension.critical {
+        return Err(malformed(format!("extension {} is critical, which it must not be", extension.extn_id)));
+    }
+    Ok(())
+}
+
+/// Purposes as SPIRE gives them: some, each once, not critical.
+fn purposes(extension: &Extension) -> Result<ExtendedKeyUsage, Refused> {
+    not_critical(extension)?;
+    let purposes: ExtendedKeyUsage = value(extension)?;
+    let distinct: BTreeSet<_> = purposes.0.iter().collect();
+    if distinct.is_empty() || distinct.len() != purposes.0.len() {
+        return Err(malformed("its extended key usage is empty, or names a purpose twice"));
+    }
+    Ok(purposes)
+}
+
+fn authority(authority: AuthorityKeyIdentifier) -> Result<Vec<u8>, Refused> {
+    if authority.authority_cert_issuer.is_some() || authority.authority_cert_serial_number.is_some() {
+        return Err(malformed("its authority key identifier names a certificate"));
+    }
+    let id =
+        authority.key_identifier.ok_or_else(|| malformed("its authority key identifier names no key"))?;
+    Ok(id.as_bytes().to_vec())
 }
 
 /// An extension's value, which must be written as it would be written again.

@@ -68,11 +68,15 @@ impl Certificate {
             }
         }
         let key = public_key(tbs.subject_public_key_info())?;
+        let issuer = DistinguishedName::read("issuer", tbs.issuer())?;
+        if issuer.is_empty() {
+            return Err(malformed("its issuer has no name"));
+        }
         Ok(Self {
             serial,
             not_before: validity.not_before.to_system_time(),
             not_after: validity.not_after.to_system_time(),
-            issuer: DistinguishedName::read("issuer", tbs.issuer())?,
+            issuer,
             subject: DistinguishedName::read("subject", tbs.subject())?,
             key,
             extensions: Extensions::read(tbs.extensions().map(Vec::as_slice).unwrap_or_default())?,

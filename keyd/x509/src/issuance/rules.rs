@@ -8,7 +8,7 @@ use keyd_core::{Algorithm, PublicKey};
 use x509_cert::ext::pkix::KeyUsages;
 
 use super::reading::{Certificate, identifies};
-use super::{CaRule, Issued, LeafRule, OwnRule, Profile, Refused, malformed, refused};
+use super::{CaRule, DnsRule, Issued, LeafRule, OwnRule, Profile, Refused, malformed, refused};
 use crate::SpiffeId;
 
 /// How far in the future a certificate may begin, against clocks that disagree.
@@ -33,6 +33,11 @@ pub fn apply(
         && !identifies(identifier, own_key)
     {
         return Err(malformed("its authority key identifier is not of the key that is to sign it"));
+    }
+    if let Some(identifier) = &certificate.extensions.subject
+        && !identifies(identifier, &certificate.key)
+    {
+        return Err(malformed("its subject key identifier is not of the key that it certifies"));
     }
     let spiffe_id = spiffe_id(profile, certificate)?;
     if certificate.not_before > certificate.not_after {
@@ -149,7 +154,7 @@ fn as_ca(c: &Certificate, id: &SpiffeId) -> Result<(), Refused> {
 }
 
 /// What keeps a certificate from being more than a leaf's (X509-SVID §4.3, §4.4).
-fn as_leaf(c: &Certificate, dns_names: &[String]) -> Result<(), Refused> {
+fn as_leaf(c: &Certificate, dns_names: &[DnsRule]) -> Result<(), Refused> {
     let constraints = c.extensions.constraints.as_ref();
     if constraints.is_some_and(|(constraints, _)| constraints.path_len_constraint.is_some()) {
         return Err(malformed("it is no CA, yet has a path length"));
@@ -166,8 +171,12 @@ fn as_leaf(c: &Certificate, dns_names: &[String]) -> Result<(), Refused> {
     if c.extensions.purposes.as_ref().is_some_and(|p| p.0.iter().any(|oid| !allowed.contains(oid))) {
         return Err(malformed("a leaf's extended key usage may be serverAuth and clientAuth alone"));
     }
+    if c.subject.is_empty() && !c.extensions.names.critical {
+        // RFC 5280 §4.2.1.6
+        return Err(malformed("it has no subject, so its alternative names must be critical"));
+    }
     let dns = &c.extensions.names.dns;
-    if let Some(other) = dns.iter().find(|name| !dns_names.iter().any(|rule| is_below(name, rule))) {
+    if let Some(other) = dns.iter().find(|name| !dns_names.iter().any(|rule| rule.allows(name))) {
         return Err(refused(
             "leaf.dns_names",
             format!("{other:?} is not among the DNS names that leaves may have"),
@@ -178,16 +187,6 @@ fn as_leaf(c: &Certificate, dns_names: &[String]) -> Result<(), Refused> {
         return Err(refused("leaf.dns_names", "its common name is none of its DNS names"));
     }
     Ok(())
-}
-
-fn is_below(name: &str, rule: &str) -> bool {
-    match rule.strip_prefix("*.") {
-        Some(domain) => name
-            .strip_suffix(domain)
-            .and_then(|rest| rest.strip_suffix('.'))
-            .is_some_and(|rest| !rest.is_empty()),
-        None => name == rule,
-    }
 }
 
 fn algorithm(rule: &'static str, c: &Certificate, allowed: &[Algorithm]) -> Result<(), Refused> {

@@ -7,6 +7,7 @@ use const_oid::db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
 use der::asn1::{Ia5String, ObjectIdentifier, OctetString};
 use der::{Decode, Encode};
 use keyd_core::PublicKey;
+use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{
@@ -127,6 +128,12 @@ pub fn uris(uris: &[&str]) -> SubjectAltName {
     SubjectAltName(uris.iter().filter_map(uri).collect())
 }
 
+/// An alternative name of this URI and these DNS names.
+pub fn names(uri: &str, dns: &[&str]) -> SubjectAltName {
+    let dns = dns.iter().filter_map(|name| Ia5String::new(*name).ok().map(GeneralName::DnsName));
+    SubjectAltName(uris(&[uri]).0.into_iter().chain(dns).collect())
+}
+
 /// The identifier of a certified key.
 pub fn subject_id(key: &PublicKey) -> SubjectKeyIdentifier {
     let spki = SubjectPublicKeyInfoRef::from_der(key.spki());
@@ -136,6 +143,15 @@ pub fn subject_id(key: &PublicKey) -> SubjectKeyIdentifier {
 /// The identifier of the key that signs.
 pub fn authority_id(issuer: &PublicKey) -> AuthorityKeyIdentifier {
     AuthorityKeyIdentifier { key_identifier: Some(subject_id(issuer).0), ..Default::default() }
+}
+
+/// A name as RFC 4514 writes it, with the types of its texts.
+pub fn written(name: &Name) -> String {
+    let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let part = |a: &AttributeTypeAndValue| format!("{}=#{}", a.oid, hex(encoded(&a.value)));
+    let parts: Vec<_> =
+        name.iter_rdn().map(|rdn| rdn.iter().map(part).collect::<Vec<_>>().join("+")).collect();
+    parts.into_iter().rev().collect::<Vec<_>>().join(",")
 }
 
 /// An extension of this value.

@@ -10,9 +10,11 @@ use keyd_x509::issuance::{Allowed, CaRule, Issued, LeafRule, OwnRule, Profile, R
 use keyd_x509::{AllowedId, request};
 use proptest::prelude::*;
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, KeyUsage, KeyUsages, SubjectAltName};
+use x509_cert::ext::pkix::{
+    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectAltName,
+};
 
-use super::forge::{Forge, extension, raw, tlv, uris};
+use super::forge::{Forge, authority_id, extension, names, raw, subject_id, tlv, uris};
 use super::second_opinion;
 use super::{Capture, Key};
 
@@ -30,7 +32,7 @@ fn profile() -> Profile {
             lifetime: 2 * HOUR,
             ids: leaves.into_iter().collect(),
             algorithms,
-            dns_names: vec!["web.example.org".to_owned(), "*.svc.example.org".to_owned()],
+            dns_names: ["web.example.org", "*.svc.example.org"].map(|name| name.parse().unwrap()).to_vec(),
         }),
     }
 }
@@ -188,16 +190,54 @@ fn names_that_are_not_one_spiffe_id_are_refused() {
     let mut doubled = leaf();
     doubled.extensions.push(extension(&uris(&[other]), false));
     refused("two alternative names", "form", &doubled.tbs());
-    let dns = |name: &str| {
-        SubjectAltName([uris(&[ID]).0, vec![GeneralName::DnsName(Ia5String::new(name).unwrap())]].concat())
-    };
-    assert!(judge(&with(dns("web.example.org"))).is_ok());
-    assert!(judge(&with(dns("a.svc.example.org"))).is_ok());
-    for name in ["bank.example", "svc.example.org", ".svc.example.org", "evilsvc.example.org", "*"] {
-        refused(name, "leaf.dns_names", &with(dns(name)));
+}
+
+#[test]
+fn dns_names_are_the_rules_and_written_in_one_way() {
+    let with = |dns: &[&str]| leaf().with(extension(&names(ID, dns), false));
+    for good in [
+        &["web.example.org"][..],
+        &["a.svc.example.org", "web.example.org", "x.y.svc.example.org"],
+        &["*.svc.example.org"],
+    ] {
+        judge(&with(good).tbs()).unwrap_or_else(|refused| panic!("{good:?}: {refused}"));
+        let named = Forge { subject: format!("O=SPIRE,CN={}", good[0]), ..with(good) };
+        judge(&named.tbs()).unwrap_or_else(|refused| panic!("{good:?}: {refused}"));
     }
-    let named = Forge { subject: "CN=bank.example".to_owned(), ..leaf() };
-    refused("a common name", "leaf.dns_names", &named.tbs());
+    for other in [
+        &["bank.example"][..],
+        &["svc.example.org"],
+        &["evilsvc.example.org"],
+        &["web.example.org", "bank.example"],
+        &["*.example.org"],
+        &["*.a.svc.example.org"],
+        &["*.web.example.org"],
+    ] {
+        refused(&format!("{other:?}"), "leaf.dns_names", &with(other).tbs());
+    }
+    for bad in [
+        &["bank.example\0.svc.example.org"][..],
+        &["bank.example\n.svc.example.org"],
+        &["bank.example .svc.example.org"],
+        &[" a.svc.example.org"],
+        &["a..svc.example.org"],
+        &[".svc.example.org"],
+        &["a.svc.example.org."],
+        &["A.svc.example.org"],
+        &["a_b.svc.example.org"],
+        &["-a.svc.example.org"],
+        &["a.*.svc.example.org"],
+        &["a*.svc.example.org"],
+        &["*"],
+        &[""],
+        &["a.svc.example.org", "b.svc.example.org", "a.svc.example.org"],
+    ] {
+        refused(&format!("{bad:?}"), "form", &with(bad).tbs());
+    }
+    for name in ["bank.example", "WEB.example.org"] {
+        let named = Forge { subject: format!("CN={name}"), ..with(&["web.example.org"]) };
+        refused("a common name", "leaf.dns_names", &named.tbs());
+    }
 }
 
 #[test]
@@ -236,9 +276,7 @@ fn extensions_that_make_more_of_a_certificate_are_refused() {
     let constraints = |ca, path_len_constraint| BasicConstraints { ca, path_len_constraint };
     let sign = KeyUsages::DigitalSignature;
     let nothing = raw(rfc5280::ID_CE_NAME_CONSTRAINTS, &[0x30, 0], true);
-    let purpose = |oid: const_oid::ObjectIdentifier| {
-        extension(&x509_cert::ext::pkix::ExtendedKeyUsage(vec![oid]), false)
-    };
+    let purpose = |oid: const_oid::ObjectIdentifier| extension(&ExtendedKeyUsage(vec![oid]), false);
     let mut no_usage = leaf();
     no_usage.extensions.remove(0);
     for (what, tbs) in [
@@ -274,15 +312,49 @@ fn extensions_that_make_more_of_a_certificate_are_refused() {
     ] {
         refused(what, "form", &tbs);
     }
+}
+
+#[test]
+fn key_identifiers_and_purposes_that_verifiers_stumble_over_are_refused() {
     let authority = |id: &[u8]| {
         let key_identifier = Some(OctetString::new(id).unwrap());
         extension(&AuthorityKeyIdentifier { key_identifier, ..Default::default() }, false)
     };
-    refused("another issuer's identifier", "form", &leaf().with(authority(&[7; 20])).tbs());
-    let own = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, ca_key().raw());
-    assert!(judge(&leaf().with(authority(own.as_ref())).tbs()).is_ok());
-    let newer = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, ca_key().raw());
-    assert!(judge(&leaf().with(authority(&newer.as_ref()[..20])).tbs()).is_ok());
+    let purposes = |oids: &[const_oid::ObjectIdentifier], critical| {
+        extension(&ExtendedKeyUsage(oids.to_vec()), critical)
+    };
+    let (server, client) = (rfc5280::ID_KP_SERVER_AUTH, rfc5280::ID_KP_CLIENT_AUTH);
+    let (subject, issuer) = (subject_id(&key(Algorithm::EcP256, 2)), authority_id(&ca_key()));
+    for (what, extension) in [
+        ("another issuer's identifier", authority(&[7; 20])),
+        (
+            "a part of the issuer's identifier",
+            authority(&issuer.key_identifier.as_ref().unwrap().as_bytes()[..8]),
+        ),
+        ("no issuer's identifier", extension(&AuthorityKeyIdentifier::default(), false)),
+        ("a critical identifier of the issuer", extension(&issuer, true)),
+        ("another key's identifier", extension(&subject_id(&ca_key()), false)),
+        ("an empty identifier", raw(rfc5280::ID_CE_SUBJECT_KEY_IDENTIFIER, &[4, 0], false)),
+        ("a critical identifier", extension(&subject, true)),
+        ("no purpose", purposes(&[], false)),
+        ("a purpose twice", purposes(&[server, client, server], false)),
+        ("critical purposes", purposes(&[server, client], true)),
+    ] {
+        refused(what, "form", &leaf().with(extension.clone()).tbs());
+        refused(what, "form", &Forge::with(ca(Some(0)), extension).tbs());
+    }
+    for hash in [&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &aws_lc_rs::digest::SHA256] {
+        let own = aws_lc_rs::digest::digest(hash, ca_key().raw());
+        assert!(judge(&leaf().with(authority(&own.as_ref()[..20])).tbs()).is_ok());
+    }
+    for few in [&[server][..], &[client], &[client, server]] {
+        assert!(judge(&leaf().with(purposes(few, false)).tbs()).is_ok());
+    }
+    let mut plain = leaf();
+    plain
+        .extensions
+        .retain(|e| [rfc5280::ID_CE_KEY_USAGE, rfc5280::ID_CE_SUBJECT_ALT_NAME].contains(&e.extn_id));
+    assert!(judge(&plain.tbs()).is_ok());
 }
 
 #[test]
@@ -292,6 +364,10 @@ fn bytes_that_can_be_read_in_two_ways_are_refused() {
     refused("cut short", "form", &whole[..whole.len() - 1]);
     refused("a longer length", "form", &[&[0x30, 0x83, 0][..], &whole[2..]].concat());
     refused("no extensions", "form", &leaf().parts(&[]));
+    refused("no issuer", "form", &Forge { issuer: String::new(), ..leaf() }.tbs());
+    let nameless = Forge { subject: String::new(), ..leaf() };
+    refused("no subject", "form", &nameless.tbs());
+    assert!(judge(&nameless.with(extension(&uris(&[ID]), true)).tbs()).is_ok(), "with critical names");
     for (what, serial) in [
         ("zero", vec![0]),
         ("negative", vec![0x80]),
