@@ -185,6 +185,7 @@ fn issuance() -> Result<()> {
         ("leaf-critical-authority-id", leaf().with(extension(&forge::authority_id(&issuer), true))),
         ("leaf-no-purpose", leaf().with(extension(&ExtendedKeyUsage(Vec::new()), false))),
         ("ca-in-other-letters", ca_in_other_letters),
+        ("self-test", Forge::self_test(&issuer, td, now)),
     ] {
         put("issuance", name, &forge.tbs())?;
     }

@@ -35,6 +35,7 @@ static PROFILE: LazyLock<Profile> = LazyLock::new(|| {
             algorithms,
             dns_names: vec!["*.example.org".parse().expect("a DNS name")],
         }),
+        self_test_lifetime: DAY,
     }
 });
 

@@ -59,7 +59,7 @@ pub struct Config {
     #[serde(default, rename = "namespace")]
     pub namespaces: Vec<NamespaceTable>,
     /// What CA keys may sign.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "issuance::tables")]
     issuance: Vec<Spanned<IssuanceTable>>,
     /// The grants. Without any, everything is denied.
     #[serde(default, rename = "allow")]

@@ -9,11 +9,12 @@ mod dns;
 mod extensions;
 mod reading;
 mod rules;
+mod self_test;
 
 use std::time::{Duration, SystemTime};
 
 use humantime_serde::re::humantime;
-use keyd_core::{Algorithm, PublicKey};
+use keyd_core::{Algorithm, Family, PublicKey};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
@@ -35,6 +36,8 @@ pub struct Profile {
     pub ca: Option<CaRule>,
     /// Certificates of workloads, agents and servers.
     pub leaf: Option<LeafRule>,
+    /// How long the leaf may be valid from now on by which spire-server tries its CA: it has that CA's whole life.
+    pub self_test_lifetime: Duration,
 }
 
 /// A CA's certificate for its own key.
@@ -125,6 +128,10 @@ impl Profile {
         if algorithms.into_iter().any(Vec::is_empty) {
             return Err("algorithms names none".to_owned());
         }
+        let kem = self.algorithms().find(|(_, algorithm)| algorithm.family() == Family::MlKem);
+        if let Some((rule, algorithm)) = kem {
+            return Err(format!("{rule} names {algorithm}, whose keys sign nothing"));
+        }
         let Some(leaf) = &self.leaf else { return Ok(()) };
         if leaf.ids.is_empty() {
             return Err("leaf.ids names none".to_owned());
@@ -135,6 +142,13 @@ impl Profile {
             }
             None => Ok(()),
         }
+    }
+
+    /// The algorithms of the keys that may be certified, each with the rule that names it.
+    pub fn algorithms(&self) -> impl Iterator<Item = (&'static str, Algorithm)> {
+        let ca = self.ca.iter().flat_map(|ca| &ca.algorithms).map(|a| ("ca.algorithms", *a));
+        let leaf = self.leaf.iter().flat_map(|leaf| &leaf.algorithms).map(|a| ("leaf.algorithms", *a));
+        ca.chain(leaf)
     }
 
     /// Judges what `key`, a key under this profile, is asked to sign at `now`.

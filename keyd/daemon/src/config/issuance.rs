@@ -8,11 +8,10 @@ use keyd_core::config::{Misfit, Spanned};
 use keyd_core::{Failure, KeyId, Namespace, Reason, nearest};
 use keyd_x509::TrustDomain;
 use keyd_x509::issuance::{CaRule, LeafRule, OwnRule, Profile};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// `[[issuance]]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(from = "Written")]
+#[derive(Clone, Debug)]
 pub struct IssuanceTable {
     /// The keys that it is about.
     pub keys: Vec<Spanned<KeyPattern>>,
@@ -78,11 +77,28 @@ impl TryFrom<String> for KeyPattern {
     }
 }
 
-impl From<Written> for IssuanceTable {
-    fn from(written: Written) -> Self {
-        let Written { keys, trust_domain, own, ca, leaf } = written;
-        Self { keys, profile: Arc::new(Profile { trust_domain, own, ca, leaf }) }
-    }
+/// Reads every table. How long SPIRE's certificate for its self-test may live stands in the table of whoever signs SPIRE's
+/// CA: the root's, or its own.
+///
+/// # Errors
+/// As serde reports them.
+pub fn tables<'de, D: Deserializer<'de>>(written: D) -> Result<Vec<Spanned<IssuanceTable>>, D::Error> {
+    let tables = Vec::<Spanned<Written>>::deserialize(written)?;
+    let cas: Vec<_> = tables
+        .iter()
+        .map(Spanned::get_ref)
+        .filter_map(|table| Some((table.trust_domain.clone(), table.ca.as_ref()?.lifetime)))
+        .collect();
+    let resolved = tables.into_iter().map(|table| {
+        let span = table.span();
+        let Written { keys, trust_domain, own, ca, leaf } = table.into_inner();
+        let signed = cas.iter().filter(|(td, _)| *td == trust_domain).map(|(_, lifetime)| *lifetime);
+        let itself = own.iter().map(|own| own.lifetime).chain(leaf.iter().map(|leaf| leaf.lifetime));
+        let self_test_lifetime = signed.chain(itself).max().unwrap_or_default();
+        let profile = Arc::new(Profile { trust_domain, own, ca, leaf, self_test_lifetime });
+        Spanned::new(span, IssuanceTable { keys, profile })
+    });
+    Ok(resolved.collect())
 }
 
 /// Whether each table allows something, and each key has one profile at most and is of a namespace that there is.
@@ -143,6 +159,36 @@ ids = ["spiffe://td/*"]
 algorithms = ["ml-dsa-65"]
 "#;
 
+    /// The root's table says how long SPIRE's CA may live, and so how long the certificate by which SPIRE tries it.
+    #[test]
+    fn spires_self_test_may_live_as_long_as_the_longest_ca_of_its_trust_domain() {
+        let of = |text: &str, key: &str| {
+            let config = Config::parse("keyd.toml", text).unwrap();
+            config.issuance_profile(&key.parse().unwrap()).unwrap().self_test_lifetime.as_secs() / 3600
+        };
+        let root = r#"[[namespace]]
+name = "site"
+protections = ["software"]
+[[issuance]]
+keys = ["site/root"]
+trust_domain = "td"
+own = { lifetime = "3650days" }
+ca = { lifetime = "30days", algorithms = ["ml-dsa-65"] }
+"#;
+        let leaf = r#"
+[[issuance]]
+keys = ["site/x509-CA-*"]
+trust_domain = "td"
+leaf = { lifetime = "36h", ids = ["spiffe://td/*"], algorithms = ["ml-dsa-65"] }
+"#;
+        assert_eq!(of(&format!("{root}{leaf}"), "site/x509-CA-A"), 30 * 24);
+        let elsewhere = root.replace("trust_domain = \"td\"", "trust_domain = \"other\"");
+        assert_eq!(of(&format!("{elsewhere}{leaf}"), "site/x509-CA-A"), 36, "no CA of this trust domain");
+        let itself =
+            format!("{elsewhere}{}", leaf.replace("leaf =", "own = { lifetime = \"7days\" }\nleaf ="));
+        assert_eq!(of(&itself, "site/x509-CA-A"), 7 * 24, "a CA that signs itself");
+    }
+
     #[test]
     fn what_is_wrong_is_named_with_its_line_and_the_way_out() {
         Config::parse("keyd.toml", GOOD).unwrap();
@@ -174,6 +220,18 @@ algorithms = ["ml-dsa-65"]
             ("spiffe://td/*", "spiffe://TD/*", 17, &["spiffe://TD", "trust domain"]),
             ("spiffe://td/*", "spiffe://other/*", 8, &["leaf.ids", "other", "not td"]),
             ("[\"spiffe://td/*\"]", "[]", 8, &["leaf.ids names none"]),
+            (
+                "ids = [",
+                "dns_names = [\"a.td\", \"*.B.td\"]\nids = [",
+                17,
+                &["\"*.B.td\"", "letters in lower case"],
+            ),
+            (
+                "algorithms = [\"ml-dsa-65\"]\n[issuance.leaf]",
+                "algorithms = [\"ml-kem-768\"]\n[issuance.leaf]",
+                8,
+                &["ca.algorithms names ml-kem-768", "sign nothing"],
+            ),
             (
                 "algorithms = [\"ml-dsa-65\"]\n[issuance.leaf]",
                 "algorithms = []\n[issuance.leaf]",

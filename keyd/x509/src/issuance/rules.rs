@@ -8,19 +8,11 @@ use keyd_core::{Algorithm, PublicKey};
 use x509_cert::ext::pkix::KeyUsages;
 
 use super::reading::{Certificate, identifies};
-use super::{CaRule, DnsRule, Issued, LeafRule, OwnRule, Profile, Refused, malformed, refused};
+use super::{CaRule, DnsRule, Issued, OwnRule, Profile, Refused, malformed, refused, self_test};
 use crate::SpiffeId;
 
 /// How far in the future a certificate may begin, against clocks that disagree.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
-/// spire-server signs a certificate of its own CA's life once, to see whether its CA works, for this key (SHA-256 of its
-/// SubjectPublicKeyInfo), which stands in SPIRE's source. Nobody who holds it gains anything but that id.
-const SPIRE_SELF_TEST: [u8; 32] = [
-    0x41, 0x56, 0xe7, 0x9d, 0x2d, 0x1f, 0x63, 0x3a, 0xb3, 0xb0, 0xd3, 0x7b, 0x6f, 0xea, 0xf0, 0x6c, 0x65,
-    0x41, 0xc3, 0x0a, 0x5e, 0x7d, 0xfe, 0x35, 0xde, 0x73, 0x1b, 0xb6, 0xcc, 0x78, 0x2c, 0xad,
-];
-/// The path of that certificate's SPIFFE ID.
-const SPIRE_SELF_TEST_PATH: &str = "/spire/throwaway";
 
 /// The first rule that is broken, or what is to be recorded.
 pub fn apply(
@@ -51,7 +43,7 @@ pub fn apply(
         (true, true) => own(profile.own.as_ref(), certificate, &spiffe_id, now)?,
         (true, false) => other_ca(profile.ca.as_ref(), certificate, &spiffe_id, now)?,
         (false, true) => return Err(refused("leaf", "it would make the CA key a leaf's")),
-        (false, false) => leaf(profile.leaf.as_ref(), certificate, &spiffe_id, now)?,
+        (false, false) => leaf(profile, certificate, &spiffe_id, now)?,
     }
     Ok(Issued {
         serial: certificate.serial.clone(),
@@ -113,11 +105,13 @@ fn other_ca(rule: Option<&CaRule>, c: &Certificate, id: &SpiffeId, now: SystemTi
     lifetime("ca.lifetime", c, rule.lifetime, now)
 }
 
-fn leaf(rule: Option<&LeafRule>, c: &Certificate, id: &SpiffeId, now: SystemTime) -> Result<(), Refused> {
-    let rule = rule.ok_or_else(|| refused("leaf", "the key may not sign certificates of leaves"))?;
+fn leaf(profile: &Profile, c: &Certificate, id: &SpiffeId, now: SystemTime) -> Result<(), Refused> {
+    let Some(rule) = &profile.leaf else {
+        return Err(refused("leaf", "the key may not sign certificates of leaves"));
+    };
     as_leaf(c, &rule.dns_names)?;
-    if id.path() == SPIRE_SELF_TEST_PATH && c.key.fingerprint() == SPIRE_SELF_TEST && c.serial == [1] {
-        return Ok(());
+    if self_test::is(c, id) {
+        return self_test::check(profile, c, now);
     }
     if c.extensions.usage.is_none() {
         return Err(malformed("it has no key usage"));
@@ -198,10 +192,17 @@ fn algorithm(rule: &'static str, c: &Certificate, allowed: &[Algorithm]) -> Resu
 }
 
 fn lifetime(rule: &'static str, c: &Certificate, longest: Duration, now: SystemTime) -> Result<(), Refused> {
-    let left = c.not_after.duration_since(now).unwrap_or_default();
-    if left <= longest {
-        return Ok(());
+    match minutes_left(c, longest, now) {
+        None => Ok(()),
+        Some(left) => {
+            let most = longest.as_secs() / 60;
+            Err(refused(rule, format!("it is valid for {left} minutes, the most is {most}")))
+        }
     }
-    let (left, longest) = (left.as_secs() / 60, longest.as_secs() / 60);
-    Err(refused(rule, format!("it is valid for {left} minutes, the most is {longest}")))
+}
+
+/// For how many minutes it is valid from now on, where that is longer than `longest`.
+pub fn minutes_left(c: &Certificate, longest: Duration, now: SystemTime) -> Option<u64> {
+    let left = c.not_after.duration_since(now).unwrap_or_default();
+    (left > longest).then_some(left.as_secs() / 60)
 }

@@ -34,6 +34,7 @@ fn profile() -> Profile {
             algorithms,
             dns_names: ["web.example.org", "*.svc.example.org"].map(|name| name.parse().unwrap()).to_vec(),
         }),
+        self_test_lifetime: 5 * HOUR,
     }
 }
 
@@ -157,6 +158,40 @@ fn each_rule_of_the_profile_holds() {
         assert_eq!(nothing.judge(&ca_key(), &tbs, now()).unwrap_err().rule, rule);
     }
     assert!(nothing.check().is_err());
+}
+
+#[test]
+fn spires_self_test_is_allowed_as_spire_writes_it_and_no_longer_than_a_ca_lives() {
+    let test = || Forge::self_test(&ca_key(), "spiffe://example.org", now());
+    let until = |end: SystemTime| Forge { not_after: end, ..test() };
+    assert_eq!(judge(&until(now() + 5 * HOUR).tbs()).unwrap().serial, [1], "a CA's life");
+    refused("a second longer", "self_test", &until(now() + 5 * HOUR + Duration::from_secs(1)).tbs());
+    // 9999-12-31T23:59:59Z
+    let forever = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    refused("for ever", "self_test", &until(forever).tbs());
+
+    // Whatever is not that certificate is a leaf as any other, and lives no longer.
+    let named = |subject: &str, forge: Forge| Forge { subject: subject.to_owned(), ..forge };
+    let with_usage = || {
+        let usage = KeyUsage(KeyUsages::DigitalSignature.into());
+        until(now() + 4 * HOUR).with(extension(&usage, true))
+    };
+    refused("with a key usage", "leaf.lifetime", &with_usage().tbs());
+    refused("with another serial number", "leaf.lifetime", &Forge { serial: vec![2], ..with_usage() }.tbs());
+    refused("with a subject", "form", &named("O=SPIRE", test()).tbs());
+    let dns = names("spiffe://example.org/spire/throwaway", &["web.example.org"]);
+    refused("with a DNS name", "form", &test().with(extension(&dns, true)).tbs());
+    let spki = key(Algorithm::EcP256, 2).spki().to_vec();
+    refused("for another key", "form", &Forge { spki, ..test() }.tbs());
+    refused("under another id", "form", &test().with(extension(&uris(&[ID]), true)).tbs());
+    refused("with another serial number", "form", &Forge { serial: vec![2], ..test() }.tbs());
+    let other = Forge::self_test(&ca_key(), "spiffe://other.example", now());
+    refused("of another trust domain", "trust_domain", &other.tbs());
+    let mut not_critical = test();
+    not_critical.extensions[1].critical = false;
+    refused("with names that are not critical", "form", &not_critical.tbs());
+    let no_leaves = Profile { leaf: None, ..profile() };
+    assert_eq!(no_leaves.judge(&ca_key(), &test().tbs(), now()).unwrap_err().rule, "leaf");
 }
 
 #[test]

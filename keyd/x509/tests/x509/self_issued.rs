@@ -53,6 +53,7 @@ fn a_ca_below_is_never_named_as_a_verifier_could_take_its_issuers_name() {
             algorithms: vec![Algorithm::EcP256],
         }),
         leaf: None,
+        self_test_lifetime: Duration::ZERO,
     };
     let judge = |name: &str| profile.judge(chain.ca.0.public_key(), &chain.below(name).tbs(), chain.now);
     for (name, same) in NAMES {
