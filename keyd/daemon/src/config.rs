@@ -112,7 +112,7 @@ impl ConfigFile for Config {
                 })?;
             }
         }
-        issuance::check(&self.issuance, &seen)?;
+        issuance::check(&self.issuance, &seen, self.profile)?;
         for grant in &self.grants {
             if let Some(unknown) = grant.namespaces.iter().find(|n| !seen.contains(n)) {
                 return Err(

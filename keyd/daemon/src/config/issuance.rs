@@ -10,6 +10,8 @@ use keyd_x509::TrustDomain;
 use keyd_x509::issuance::{CaRule, LeafRule, OwnRule, Profile};
 use serde::{Deserialize, Deserializer};
 
+use super::profile::Profile as NodeProfile;
+
 /// `[[issuance]]`
 #[derive(Clone, Debug)]
 pub struct IssuanceTable {
@@ -101,11 +103,16 @@ pub fn tables<'de, D: Deserializer<'de>>(written: D) -> Result<Vec<Spanned<Issua
     Ok(resolved.collect())
 }
 
-/// Whether each table allows something, and each key has one profile at most and is of a namespace that there is.
+/// Whether each table allows something, and nothing that the node's own profile leaves out, and each key has one profile at
+/// most and is of a namespace that there is.
 ///
 /// # Errors
 /// The first table or key that does not fit.
-pub fn check(tables: &[Spanned<IssuanceTable>], namespaces: &BTreeSet<&Namespace>) -> Result<(), Misfit> {
+pub fn check(
+    tables: &[Spanned<IssuanceTable>],
+    namespaces: &BTreeSet<&Namespace>,
+    node: Option<NodeProfile>,
+) -> Result<(), Misfit> {
     let mut seen: Vec<&KeyPattern> = Vec::new();
     for table in tables {
         let IssuanceTable { keys, profile } = table.get_ref();
@@ -114,6 +121,15 @@ pub fn check(tables: &[Spanned<IssuanceTable>], namespaces: &BTreeSet<&Namespace
             return Err(Misfit::at(table.span(), why.to_owned()));
         }
         profile.check().map_err(|why| Misfit::at(table.span(), format!("[[issuance]]: {why}")))?;
+        if let Some(node) = node {
+            let mut named = profile.algorithms();
+            if let Some((rule, algorithm)) = named.find(|(_, algorithm)| !node.allows(*algorithm)) {
+                let name = node.name();
+                let why =
+                    format!("[[issuance]]: {rule} names {algorithm}, which profile = {name:?} leaves out");
+                return Err(Misfit::at(table.span(), why));
+            }
+        }
         for key in keys {
             let pattern = key.get_ref();
             let namespace = &pattern.id.namespace;
@@ -158,6 +174,33 @@ lifetime = "1day"
 ids = ["spiffe://td/*"]
 algorithms = ["ml-dsa-65"]
 "#;
+
+    #[test]
+    fn an_algorithm_that_the_profile_of_the_node_leaves_out_is_refused() {
+        let ca = "algorithms = [\"ml-dsa-65\"]\n[issuance.leaf]";
+        let strict = format!("profile = \"cnsa2\"\n{GOOD}");
+        let only_87 = strict.replace("ml-dsa-65", "ml-dsa-87");
+        Config::parse("keyd.toml", &only_87).unwrap();
+        for (text, rule, algorithm) in [
+            (strict, "ca.algorithms", "ml-dsa-65"),
+            (
+                only_87.replacen("[\"ml-dsa-87\"]", "[\"ml-dsa-87\", \"ec-p384\"]", 1),
+                "ca.algorithms",
+                "ec-p384",
+            ),
+            (only_87.replace(&ca.replace("65", "87"), ca), "ca.algorithms", "ml-dsa-65"),
+            (
+                only_87.trim_end().trim_end_matches("]").to_owned() + ", \"ec-p256\"]",
+                "leaf.algorithms",
+                "ec-p256",
+            ),
+        ] {
+            let said = Config::parse("keyd.toml", &text).unwrap_err().message;
+            for word in ["keyd.toml:9:", rule, algorithm, "profile = \"cnsa2\" leaves out"] {
+                assert!(said.contains(word), "{word:?} is not in {said:?}");
+            }
+        }
+    }
 
     /// The root's table says how long SPIRE's CA may live, and so how long the certificate by which SPIRE tries it.
     #[test]
