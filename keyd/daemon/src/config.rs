@@ -1,5 +1,6 @@
 //! `keyd.toml`: strict, resolved, and checked before anything is opened.
 
+mod deadline;
 mod escrow;
 mod grants;
 mod issuance;

@@ -1,7 +1,5 @@
 //! Token and TPM as the configuration names them.
 
-use std::time::Duration;
-
 use keyd_core::{Failure, Reason};
 use keyd_pkcs11::{Token, TokenConfig, TokenName, WorkerCommand};
 use keyd_tpm::{PolicyKey, PolicySource, Tpm, TpmConfig};
@@ -28,8 +26,8 @@ pub async fn token(table: &TokenTable, worker: WorkerCommand, tpm: Option<&Tpm>)
         token,
         pin: pin::read(table, tpm).await?,
         environment: table.environment.clone(),
-        sessions: table.sessions,
-        call_deadline: Duration::from_millis(table.call_deadline_ms),
+        sessions: table.sessions.into(),
+        call_deadline: table.call_deadline_ms.into(),
         mechanisms: table.mechanisms.mechanisms(),
     };
     Token::new(config, worker)
@@ -38,29 +36,28 @@ pub async fn token(table: &TokenTable, worker: WorkerCommand, tpm: Option<&Tpm>)
 /// The TPM of `[tpm]`. Nothing is asked of it yet.
 ///
 /// # Errors
-/// [`Reason::BadConfig`] for a TCTI, name or policy key that is not well formed.
+/// As [`policy_source`].
 pub fn tpm(table: &TpmTable) -> Result<Tpm, Failure> {
-    let srk_name = table
-        .srk_name
-        .as_ref()
-        .map(|name| hex::decode(name).map_err(|e| bad(format!("[tpm] srk_name is not hexadecimal: {e}"))))
-        .transpose()?;
     let seal_to = match table.seal_to {
         SealTo::ThisTpm => keyd_tpm::SealTo::ThisTpm,
         SealTo::Pcrs => keyd_tpm::SealTo::Pcrs(table.pcrs.clone()),
         SealTo::SignedPolicy => keyd_tpm::SealTo::SignedPolicy,
     };
     Tpm::open(TpmConfig {
-        tcti: table.tcti.parse()?,
+        tcti: table.tcti.clone(),
         srk_handle: table.srk_handle,
-        srk_name,
+        srk_name: table.srk_name.clone().map(Into::into),
         seal_to,
         policy_source: policy_source(table)?,
-        call_deadline: Duration::from_millis(table.call_deadline_ms),
+        call_deadline: table.call_deadline_ms.into(),
     })
 }
 
-fn policy_source(table: &TpmTable) -> Result<Option<PolicySource>, Failure> {
+/// The signed policy of `[tpm]`, where there is one. Blocks on the disk.
+///
+/// # Errors
+/// [`Reason::BadConfig`] naming the file.
+pub fn policy_source(table: &TpmTable) -> Result<Option<PolicySource>, Failure> {
     let (Some(key), Some(file)) = (&table.policy_key, &table.policy_signatures) else { return Ok(None) };
     let failed = |why: String| bad(format!("[tpm] policy_key {}: {why}", key.display()));
     let pem = file::read(key, PEM_LIMIT).map_err(|e| failed(format!("cannot read it: {e}")))?;

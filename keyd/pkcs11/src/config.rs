@@ -10,7 +10,7 @@ use keyd_core::{Failure, Reason, Secret};
 use crate::mechanisms::Mechanisms;
 
 /// Most sessions a token is given.
-pub(crate) const SESSIONS_LIMIT: usize = 64;
+pub const SESSIONS_LIMIT: usize = 64;
 /// Longest PIN, in bytes.
 pub(crate) const PIN_LIMIT: usize = 256;
 

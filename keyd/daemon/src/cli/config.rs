@@ -8,6 +8,8 @@ use keyd_unix::{ConfigFile, Output};
 use serde_json::json;
 
 use crate::config::{Config as File, DEFAULT_CONFIG};
+use crate::devices::policy_source;
+use crate::in_force::InForce;
 
 /// The configuration file.
 #[derive(Subcommand)]
@@ -25,7 +27,8 @@ impl Config {
     pub fn run(self, output: &Output) -> Result<(), Failure> {
         let Self::Check { config } = self;
         let file = File::read(&config)?;
-        file.policy()?;
+        InForce::new(file.clone())?;
+        file.tpm.as_ref().map(policy_source).transpose()?;
         let namespaces: Vec<_> = file.namespaces.iter().map(|n| n.name.as_str()).collect();
         output.show(&json!({ "config": config, "valid": true, "namespaces": namespaces }), |_| {
             format!("{} is valid; namespaces: {}", config.display(), namespaces.join(", "))

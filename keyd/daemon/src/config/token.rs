@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use keyd_pkcs11::{Mechanisms, VENDOR_DEFINED, VendorNumbers};
+use keyd_pkcs11::{Mechanisms, SESSIONS_LIMIT, VENDOR_DEFINED, VendorNumbers};
 use serde::Deserialize;
+
+use super::deadline::Deadline;
 
 /// `[token]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -27,14 +29,19 @@ pub struct TokenTable {
     pub environment: BTreeMap<String, String>,
     /// Sessions, and so signatures at once.
     #[serde(default = "default_sessions")]
-    pub sessions: usize,
+    pub sessions: Sessions,
     /// How long one call may take, in ms.
     #[serde(default = "default_token_deadline")]
-    pub call_deadline_ms: u64,
+    pub call_deadline_ms: Deadline,
     /// Numbers of the vendor's, for a token that is older than PKCS#11 3.2.
     #[serde(default)]
     pub mechanisms: MechanismsTable,
 }
+
+/// How many sessions work at once, 1 to [`SESSIONS_LIMIT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "usize")]
+pub struct Sessions(usize);
 
 /// `[token.mechanisms]`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -120,6 +127,24 @@ impl MechanismsTable {
     }
 }
 
+impl TryFrom<usize> for Sessions {
+    type Error = String;
+
+    fn try_from(sessions: usize) -> Result<Self, String> {
+        if (1..=SESSIONS_LIMIT).contains(&sessions) {
+            Ok(Self(sessions))
+        } else {
+            Err(format!("sessions is {sessions}, and must be 1 to {SESSIONS_LIMIT}"))
+        }
+    }
+}
+
+impl From<Sessions> for usize {
+    fn from(sessions: Sessions) -> Self {
+        sessions.0
+    }
+}
+
 impl TryFrom<i64> for Number {
     type Error = String;
 
@@ -133,12 +158,12 @@ impl TryFrom<i64> for Number {
     }
 }
 
-fn default_sessions() -> usize {
-    4
+fn default_sessions() -> Sessions {
+    Sessions(4)
 }
 
-fn default_token_deadline() -> u64 {
-    10_000
+fn default_token_deadline() -> Deadline {
+    Deadline::from_millis(10_000)
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use keyd_tpm::Tcti;
 use serde::Deserialize;
+
+use super::deadline::Deadline;
 
 /// Highest PCR.
 const PCR_MAX: u8 = 23;
@@ -14,12 +17,12 @@ const OWNER_INDICES: std::ops::RangeInclusive<u32> = 0x0180_0000..=0x01bf_ffff;
 #[serde(deny_unknown_fields)]
 pub struct TpmTable {
     /// How to reach it: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321` in tests.
-    pub tcti: String,
+    pub tcti: Tcti,
     /// Persistent handle of the storage root key.
     #[serde(default = "default_srk_handle")]
     pub srk_handle: u32,
     /// Name of the storage root key, hexadecimal, pinned at enrolment; `keyd node srk` prints it.
-    pub srk_name: Option<String>,
+    pub srk_name: Option<SrkName>,
     /// What keys are sealed to, beyond this TPM.
     #[serde(default)]
     pub seal_to: SealTo,
@@ -38,8 +41,13 @@ pub struct TpmTable {
     pub counter_handle: u32,
     /// How long one call may take, in ms.
     #[serde(default = "default_deadline")]
-    pub call_deadline_ms: u64,
+    pub call_deadline_ms: Deadline,
 }
+
+/// The Name of a storage root key (TPM 2.0 Part 1 §16), written in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct SrkName(Vec<u8>);
 
 /// What keys are sealed to, beyond this TPM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -83,6 +91,22 @@ impl TpmTable {
     }
 }
 
+impl TryFrom<String> for SrkName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        hex::decode(&text)
+            .map(Self)
+            .map_err(|e| format!("srk_name {text:?} is not hexadecimal: {e}. `keyd node srk` prints it"))
+    }
+}
+
+impl From<SrkName> for Vec<u8> {
+    fn from(name: SrkName) -> Self {
+        name.0
+    }
+}
+
 fn default_srk_handle() -> u32 {
     0x8100_0001
 }
@@ -95,8 +119,8 @@ fn default_counter_handle() -> u32 {
     0x0180_4b44
 }
 
-fn default_deadline() -> u64 {
-    20_000
+fn default_deadline() -> Deadline {
+    Deadline::from_millis(20_000)
 }
 
 #[cfg(test)]

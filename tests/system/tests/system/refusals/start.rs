@@ -26,9 +26,48 @@ async fn an_unknown_key_of_the_configuration_is_named_with_line_and_suggestion()
     let place = format!("{}:3:1: unknown field `sate_dir`", file.display());
     let words = [&place, "Did you mean \"state_dir\"?", "keyd config check"];
     refused_start(&file).await.is(FAILED, Reason::BadConfig, &words);
-    let mut check = tokio::process::Command::new(system::binary("keyd").unwrap());
-    let output = check.args(["--json", "config", "check", "--config"]).arg(&file).output().await.unwrap();
-    Refusal::of(&output).is(FAILED, Reason::BadConfig, &words[..2]);
+    refused_check(&file).await.is(FAILED, Reason::BadConfig, &words[..2]);
+}
+
+#[tokio::test]
+async fn what_keeps_keyd_from_starting_is_told_by_a_check_of_the_configuration_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = "[token]\nmodule = \"m\"\nlabel = \"l\"\npin_file = \"/p\"\n";
+    let tpm = "[tpm]\ntcti = \"device:/dev/null\"\n";
+    let policy = "policy_key = \"/nonexistent/key\"\npolicy_signatures = \"/s\"\n";
+    // Two lines of the test's own stand before. Of a file that is not there, its own name is enough.
+    for (table, key, line, words) in [
+        (
+            "[tpm]\n",
+            "tcti = \"foo\"\n",
+            ":4:",
+            &["the TCTI \"foo\"", "device:/dev/tpmrm0 is the usual one"][..],
+        ),
+        (
+            tpm,
+            "srk_name = \"xyz\"\n",
+            ":5:",
+            &["srk_name \"xyz\" is not hexadecimal", "`keyd node srk` prints it"],
+        ),
+        (tpm, "call_deadline_ms = 0\n", ":5:", &["call_deadline_ms is 0", "give 1 or more"]),
+        (tpm, policy, "", &["[tpm] policy_key /nonexistent/key"]),
+        (token, "sessions = 0\n", ":7:", &["sessions is 0, and must be 1 to 64"]),
+        (token, "sessions = 65\n", ":7:", &["sessions is 65, and must be 1 to 64"]),
+        (token, "call_deadline_ms = 0\n", ":7:", &["call_deadline_ms is 0", "give 1 or more"]),
+        ("[escrow]\n", "recipient = \"/nonexistent/pem\"\n", "", &["[escrow] recipient /nonexistent/pem"]),
+    ] {
+        let file = configure(dir.path(), &format!("{table}{key}")).unwrap();
+        let place = if line.is_empty() { String::new() } else { format!("{}{line}", file.display()) };
+        let words = [words, &[&place]].concat();
+        refused_start(&file).await.is(FAILED, Reason::BadConfig, &words);
+        refused_check(&file).await.is(FAILED, Reason::BadConfig, &words);
+    }
+}
+
+/// How `keyd config check` refuses a configuration.
+async fn refused_check(config: &Path) -> Refusal {
+    let mut check = Command::new(system::binary("keyd").unwrap());
+    Refusal::of(&check.args(["--json", "config", "check", "--config"]).arg(config).output().await.unwrap())
 }
 
 const PROFILE: &str =
