@@ -2,7 +2,15 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(["keyd/v1/keyd.proto", "keyd/agent/v1/agent.proto"], ["proto"])?;
-    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        // They hold secrets.
+        .skip_debug([
+            ".keyd.v1.ActivateCredentialResponse",
+            ".keyd.v1.DecapsulateResponse",
+            ".keyd.v1.RestoreEscrowTerms",
+        ])
+        .compile_fds(files)?;
     println!("cargo:rerun-if-changed=proto");
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use keyd_api::{Client, Endorsement, Quote};
 use keyd_attest::{AGENT_PATH, Payload, PcrValues, certified_key, node};
-use keyd_core::{Algorithm, Failure, KeyId, Namespace, PublicKey, Reason, Secret};
+use keyd_core::{Algorithm, Failure, KeyId, Namespace, PublicKey, Reason};
 use keyd_tls::{HandleKey, Identity};
 use keyd_x509::{Certificate, SpiffeId, TrustDomain, request};
 
@@ -107,7 +107,7 @@ impl Attestor {
         let challenge = attestation.challenge().await?;
         let (state, credential) = state.challenge(&challenge)?;
         let secret = self.keyd.activate_credential(credential.id_object, credential.encrypted_secret).await?;
-        let (state, asked) = state.secret(&Secret::new(secret));
+        let (state, asked) = state.secret(&secret);
         let Quote { attest, signature, pcrs } = self.keyd.quote(&asked.pcrs, asked.qualifying_data).await?;
         let response = state.quote(attest, signature, PcrValues::new(pcrs)?)?;
         let chain = attestation.respond(response).await?;

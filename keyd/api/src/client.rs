@@ -176,11 +176,9 @@ impl Client {
     /// See [`Client::create_key`].
     pub async fn decapsulate(&self, key: &KeyId, ciphertext: &[u8]) -> Result<Decapsulated, Failure> {
         let request = v1::DecapsulateRequest { key: key.to_string(), ciphertext: ciphertext.to_vec().into() };
-        let response = self.answer(self.keys().decapsulate(self.request(request)).await)?;
-        Ok(Decapsulated {
-            shared_secret: Secret::new(response.shared_secret.into()),
-            fingerprint: response.fingerprint.into(),
-        })
+        let mut response = self.answer(self.keys().decapsulate(self.request(request)).await)?;
+        let fingerprint = std::mem::take(&mut response.fingerprint).into();
+        Ok(Decapsulated { shared_secret: response.take_secret(), fingerprint })
     }
 
     /// Replaces a key by a new one, of the same algorithm and protection unless others are given.
@@ -258,12 +256,12 @@ impl Client {
         &self,
         id_object: Vec<u8>,
         encrypted_secret: Vec<u8>,
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<Secret, Failure> {
         let request = v1::ActivateCredentialRequest {
             id_object: id_object.into(),
             encrypted_secret: encrypted_secret.into(),
         };
-        self.answer(self.tpm().activate_credential(self.request(request)).await).map(|r| r.secret.into())
+        self.answer(self.tpm().activate_credential(self.request(request)).await).map(|mut r| r.take_secret())
     }
 
     /// TPM2_Quote over these PCRs of the SHA-256 bank; `qualifying_data` has at most 64 bytes.

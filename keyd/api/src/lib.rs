@@ -7,6 +7,7 @@
 pub mod agent;
 mod client;
 mod connect;
+mod secrets;
 pub mod status;
 
 /// The generated messages, clients and servers.

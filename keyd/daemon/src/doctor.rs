@@ -120,7 +120,7 @@ fn unwell(health: Health) -> Option<Finding> {
 /// Seals that do not open now, though their keys may still be in memory; and seals that are not as a new one would be.
 async fn seals(keyring: &Keyring, tpm: &Tpm) -> Vec<Finding> {
     let keys = keyring.sealed_by_tpm();
-    let blobs = keys.iter().map(|key| key.record.material.clone()).collect();
+    let blobs = keys.iter().map(|key| key.record.material.expose().to_vec()).collect();
     let standings = match tpm.examine(blobs, &[]).await {
         Ok(standings) => standings,
         Err(failure) => {
@@ -189,7 +189,8 @@ async fn token_objects(keyring: &Keyring, vault: &dyn Vault) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     for key in keyring.all() {
-        if key.record.protection == Protection::Hsm && objects.remove(&key.record.material).is_none() {
+        if key.record.protection == Protection::Hsm && objects.remove(key.record.material.expose()).is_none()
+        {
             findings.push(Finding {
                 subject: format!("key {}", key.record.id),
                 problem: "its private key is not in the token".to_owned(),

@@ -41,7 +41,10 @@ pub fn config(text: &str) -> Result<(), Failure> {
 pub fn store_record(id: &str, bytes: &[u8]) {
     if let Ok(record) = store::decode(id, bytes) {
         let written = store::encode(&record);
-        assert!(store::decode(id, &written).is_ok_and(|again| store::encode(&again) == written));
+        assert!(
+            store::decode(id, written.expose())
+                .is_ok_and(|again| store::encode(&again).expose() == written.expose())
+        );
         assert_eq!(record.id.to_string(), id);
     }
 }
@@ -85,7 +88,7 @@ impl Api {
         let store = Store::open(state_dir)?;
         for algorithm in [Algorithm::EcP256, Algorithm::MlDsa65] {
             let record = software_key(algorithm)?;
-            store.change(&record.id, Some(&store::encode(&record)), None)?;
+            store.change(&record.id, Some(store::encode(&record).expose()), None)?;
         }
         let (rules, places) = (InForce::new(config)?, Places::default());
         let journal = Journal::open(state_dir, store.audit_anchor()?)?;
@@ -152,6 +155,6 @@ fn software_key(algorithm: Algorithm) -> Result<KeyRecord, Failure> {
         version: 1,
         created_at: 0,
         public_key: SoftKey::from_secret(algorithm, &secret)?.public_key().clone(),
-        material: secret.expose().to_vec(),
+        material: secret,
     })
 }

@@ -185,7 +185,7 @@ impl Keyring {
     /// Destroys what lies outside the record. A failure leaves an object without a record, which is reported, and takes
     /// nothing from the caller: the key is gone either way.
     async fn destroy(&self, record: &KeyRecord) {
-        if let Err(failure) = self.shared.places.destroy(record.protection, &record.material).await {
+        if let Err(failure) = self.shared.places.destroy(record.protection, record.material.expose()).await {
             tracing::warn!(key = %record.id, version = record.version, %failure, "an old private key stays in the token");
         }
     }

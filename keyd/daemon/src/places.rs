@@ -32,7 +32,7 @@ pub struct Made {
     /// Its public key.
     pub public_key: PublicKey,
     /// What goes into the record.
-    pub material: Vec<u8>,
+    pub material: Secret,
     /// The key itself, where software uses it.
     pub soft: Option<SoftKey>,
 }
@@ -98,7 +98,7 @@ impl Places {
         Ok(Made {
             protection: Protection::Hsm,
             public_key: made.public_key,
-            material: made.handle,
+            material: Secret::new(made.handle),
             soft: None,
         })
     }
@@ -119,7 +119,7 @@ impl Places {
         })
         .await?;
         let context = context(id, version, algorithm);
-        let material = sealer.seal(&secret, &context).await?;
+        let material = Secret::new(sealer.seal(&secret, &context).await?);
         Ok(Made { protection, public_key: soft.public_key().clone(), material, soft: Some(soft) })
     }
 
@@ -130,7 +130,7 @@ impl Places {
     pub async fn open(&self, record: &KeyRecord) -> Result<SoftKey, Failure> {
         let sealer = self.sealer(record.protection)?;
         let context = context(&record.id, record.version, record.algorithm);
-        let secret = sealer.unseal(&record.material, &context).await?;
+        let secret = sealer.unseal(record.material.expose(), &context).await?;
         let soft = SoftKey::from_secret(record.algorithm, &secret)?;
         if *soft.public_key() != record.public_key {
             return Err(Failure::new(
@@ -158,7 +158,7 @@ impl Places {
     ) -> Result<(KeyRecord, SoftKey), Failure> {
         let context = context(&record.id, record.version, record.algorithm);
         let sealer = self.sealer_for(record.algorithm, protection)?;
-        let material = sealer.seal(secret, &context).await?;
+        let material = Secret::new(sealer.seal(secret, &context).await?);
         let sealed = KeyRecord { protection, material, ..record.clone() };
         let soft = self.open(&sealed).await?;
         Ok((sealed, soft))
@@ -169,7 +169,7 @@ impl Places {
     /// # Errors
     /// The token's failures; [`Reason::Integrity`] when the signature does not verify.
     pub async fn sign_in_vault(&self, record: &KeyRecord, input: SignInput<'_>) -> Result<Vec<u8>, Failure> {
-        sign_and_verify(self.vault()?, &record.id, &record.material, &record.public_key, input).await
+        sign_and_verify(self.vault()?, &record.id, record.material.expose(), &record.public_key, input).await
     }
 
     /// Decapsulates with a key that lives in the token. Nothing in the answer can be checked: it was when the key was made.
@@ -181,7 +181,7 @@ impl Places {
         record: &KeyRecord,
         ciphertext: &[u8],
     ) -> Result<Secret, Failure> {
-        self.vault()?.decapsulate(&record.material, record.algorithm, ciphertext).await
+        self.vault()?.decapsulate(record.material.expose(), record.algorithm, ciphertext).await
     }
 
     /// Destroys the private part where it lies outside the record.

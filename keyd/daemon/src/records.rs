@@ -12,6 +12,7 @@ use keyd_tpm::{Counter, Tpm};
 use keyd_unix::off_worker;
 use prost::Message;
 use tokio::sync::{Mutex, OnceCell};
+use zeroize::Zeroize;
 
 use crate::store::{self, KeyRecord, Store};
 
@@ -33,6 +34,7 @@ struct Guard {
 
 /// The counter's number in the store, and what opens it.
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 struct Stored {
     #[prost(uint32, tag = "1")]
     handle: u32,
@@ -41,6 +43,12 @@ struct Stored {
     /// 0 while the counter is being made.
     #[prost(uint64, tag = "3")]
     value: u64,
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        self.authorization.zeroize();
+    }
 }
 
 #[derive(Clone)]
@@ -117,7 +125,7 @@ impl Records {
         self.change(id, None).await
     }
 
-    async fn change(&self, id: &KeyId, record: Option<Vec<u8>>) -> Result<(), Failure> {
+    async fn change(&self, id: &KeyId, record: Option<Secret>) -> Result<(), Failure> {
         let Some(guard) = &self.guard else {
             return self.write(id, record, None).await.map(drop);
         };
@@ -138,11 +146,14 @@ impl Records {
     async fn write(
         &self,
         id: &KeyId,
-        record: Option<Vec<u8>>,
+        record: Option<Secret>,
         binding: Option<&Binding>,
-    ) -> Result<Option<Vec<u8>>, Failure> {
+    ) -> Result<Option<Secret>, Failure> {
         let (store, id, binding) = (self.store.clone(), id.clone(), binding.map(Binding::encode));
-        off_worker(move || store.change(&id, record.as_deref(), binding.as_deref())).await
+        off_worker(move || {
+            store.change(&id, record.as_ref().map(Secret::expose), binding.as_ref().map(Secret::expose))
+        })
+        .await
     }
 
     /// Binds the store as it is to the TPM's counter as it is, whatever was found.
@@ -260,25 +271,27 @@ impl Binding {
                 format!("what binds the store to the TPM's counter cannot be read: {why}. Put back a backup");
             Failure::new(Reason::StoreFailed, say)
         };
-        Self::decode(&bytes).map(Some).map_err(|why| damaged(&why))
+        Self::decode(bytes.expose()).map(Some).map_err(|why| damaged(&why))
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > BINDING_LIMIT {
             return Err("it is too long".to_owned());
         }
-        let Stored { handle, authorization, value } = Stored::decode(bytes).map_err(|e| e.to_string())?;
-        Ok(Self { handle, authorization: Secret::new(authorization), value, counted: false })
+        let mut stored = Stored::decode(bytes).map_err(|e| e.to_string())?;
+        let authorization = Secret::new(std::mem::take(&mut stored.authorization));
+        Ok(Self { handle: stored.handle, authorization, value: stored.value, counted: false })
     }
 
     async fn save(&self, store: &Store) -> Result<(), Failure> {
         let (store, bytes) = (store.clone(), self.encode());
-        off_worker(move || store.bind(&bytes)).await
+        off_worker(move || store.bind(bytes.expose())).await
     }
 
-    fn encode(&self) -> Vec<u8> {
+    fn encode(&self) -> Secret {
         let authorization = self.authorization.expose().to_vec();
-        Stored { handle: self.handle, authorization, value: self.value }.encode_to_vec()
+        let stored = Stored { handle: self.handle, authorization, value: self.value };
+        Secret::new(stored.encode_to_vec())
     }
 }
 
@@ -300,7 +313,9 @@ fn unknown(failure: Failure) -> Failure {
 pub(crate) fn fuzz_binding(bytes: &[u8]) {
     if let Ok(binding) = Binding::decode(bytes) {
         let written = binding.encode();
-        assert!(Binding::decode(&written).is_ok_and(|again| again.encode() == written));
+        assert!(
+            Binding::decode(written.expose()).is_ok_and(|again| again.encode().expose() == written.expose())
+        );
     }
 }
 

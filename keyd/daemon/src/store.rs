@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use keyd_core::{Failure, KeyId, Reason};
+use keyd_core::{Failure, KeyId, Reason, Secret};
 use keyd_unix::file;
 use redb::{Database, DatabaseError, Error, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
@@ -84,7 +84,7 @@ impl Store {
         let mut slot = self.slot();
         let rows = rows(self.database(&mut slot)?).map_err(|e| self.failed(e))?;
         let decoded = rows.into_iter().map(|(id, value)| {
-            decode(&id, &value).map_err(|why| self.failed(format!("record of {id:?}: {why}. {MEND}")))
+            decode(&id, value.expose()).map_err(|why| self.failed(format!("record of {id:?}: {why}. {MEND}")))
         });
         decoded.collect()
     }
@@ -99,7 +99,7 @@ impl Store {
         id: &KeyId,
         record: Option<&[u8]>,
         binding: Option<&[u8]>,
-    ) -> Result<Option<Vec<u8>>, Failure> {
+    ) -> Result<Option<Secret>, Failure> {
         let id = id.to_string();
         let mut slot = self.slot();
         let before = read(self.database(&mut slot)?, KEYS, &id).map_err(|e| self.failed(e))?;
@@ -112,7 +112,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Reason::StoreFailed`].
-    pub fn binding(&self) -> Result<Option<Vec<u8>>, Failure> {
+    pub fn binding(&self) -> Result<Option<Secret>, Failure> {
         let mut slot = self.slot();
         read(self.database(&mut slot)?, BINDING, COUNTER).map_err(|e| self.failed(e))
     }
@@ -149,7 +149,7 @@ impl Store {
         // Its file is locked until it is dropped.
         *slot = Slot::Broken;
         let is_there = |(table, key, value): &Row<'_>, database: &Database| {
-            read(database, *table, key).is_ok_and(|found| found.as_deref() == *value)
+            read(database, *table, key).is_ok_and(|found| found.as_ref().map(Secret::expose) == *value)
         };
         match self.database(slot) {
             Ok(database) if rows.iter().all(|row| is_there(row, database)) => Ok(()),
@@ -207,17 +207,18 @@ fn lay_down(database: &Database) -> Result<(), Error> {
     Ok(change.commit()?)
 }
 
-fn rows(database: &Database) -> Result<Vec<(String, Vec<u8>)>, Error> {
+fn rows(database: &Database) -> Result<Vec<(String, Secret)>, Error> {
     let mut rows = Vec::new();
     for row in database.begin_read()?.open_table(KEYS)?.iter()? {
         let (id, value) = row?;
-        rows.push((id.value().to_owned(), value.value().to_vec()));
+        rows.push((id.value().to_owned(), Secret::new(value.value().to_vec())));
     }
     Ok(rows)
 }
 
-fn read(database: &Database, table: Table, key: &str) -> Result<Option<Vec<u8>>, Error> {
-    Ok(database.begin_read()?.open_table(table)?.get(key)?.map(|value| value.value().to_vec()))
+fn read(database: &Database, table: Table, key: &str) -> Result<Option<Secret>, Error> {
+    let view = database.begin_read()?.open_table(table)?;
+    Ok(view.get(key)?.map(|value| Secret::new(value.value().to_vec())))
 }
 
 fn write(database: &Database, rows: &[Row<'_>]) -> Result<(), Error> {
@@ -333,8 +334,8 @@ mod tests {
         Store::open(dir.path()).err().unwrap().message
     }
 
-    fn put(store: &Store, record: &KeyRecord) -> Result<Option<Vec<u8>>, Failure> {
-        store.change(&record.id, Some(&encode(record)), None)
+    fn put(store: &Store, record: &KeyRecord) -> Result<Option<Secret>, Failure> {
+        store.change(&record.id, Some(encode(record).expose()), None)
     }
 
     #[test]
@@ -355,14 +356,15 @@ mod tests {
             let store = Store::open(dir.path()).unwrap();
             put(&store, &a).unwrap();
             put(&store, &b).unwrap();
-            assert_eq!(store.change(&b.id, None, Some(b"bound")).unwrap(), Some(encode(&b)));
-            assert_eq!(store.binding().unwrap().as_deref(), Some(&b"bound"[..]));
+            let before = store.change(&b.id, None, Some(b"bound")).unwrap().unwrap();
+            assert_eq!(before.expose(), encode(&b).expose());
+            assert_eq!(store.binding().unwrap().unwrap().expose(), b"bound");
         }
         let found = Store::open(dir.path()).unwrap().load().unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(
-            (&found[0].id, &found[0].public_key, &found[0].material),
-            (&a.id, &a.public_key, &a.material)
+            (&found[0].id, &found[0].public_key, found[0].material.expose()),
+            (&a.id, &a.public_key, a.material.expose())
         );
     }
 
@@ -377,7 +379,7 @@ mod tests {
             let change = store.database(&mut slot).unwrap().begin_write().unwrap();
             for number in 0..MANY {
                 let mut keys = change.open_table(KEYS).unwrap();
-                keys.insert(format!("n/{number}").as_str(), one.as_slice()).unwrap();
+                keys.insert(format!("n/{number}").as_str(), one.expose()).unwrap();
             }
             change.commit().unwrap();
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use keyd_api::status::from_failure;
 use keyd_api::{Client, Endorsement, KeyInfo, Quote};
 use keyd_attest::{ANSWER_DEADLINE, Payload, PcrValues, node};
-use keyd_core::{Failure, Namespace, Reason, Secret};
+use keyd_core::{Failure, Namespace, Reason};
 use plugin_sdk::Deadline;
 use plugin_sdk::proto::nodeattestor::agent::payload_or_challenge_response::Data;
 use plugin_sdk::proto::nodeattestor::agent::{Challenge, PayloadOrChallengeResponse};
@@ -71,7 +71,7 @@ impl Agent {
             let credential = credential.clone();
             async move { keyd.activate_credential(credential.id_object, credential.encrypted_secret).await }
         });
-        let (state, request) = state.secret(&Secret::new(activation.await?));
+        let (state, request) = state.secret(&activation.await?);
         let request = &request;
         let quote = deadline.call(&self.keyd, |keyd| async move {
             keyd.quote(&request.pcrs, request.qualifying_data.clone()).await

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keyd_audit::{Event, Origin};
-use keyd_core::{Failure, KeyId, Namespace, Protection, Reason};
+use keyd_core::{Failure, KeyId, Namespace, Protection, Reason, Secret};
 use keyd_escrow::EscrowedKey;
 
 use super::making::Placed;
@@ -115,7 +115,7 @@ impl Keyring {
                 version: key.version(),
                 created_at: key.created_at(),
                 public_key: key.public_key().clone(),
-                material: Vec::new(),
+                material: Secret::new(Vec::new()),
             };
             async move { self.shared.places.seal_again(&record, protection, key.secret()).await }
         };

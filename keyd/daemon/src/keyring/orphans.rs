@@ -27,7 +27,7 @@ impl Keyring {
             let _nothing_is_made = keyring.shared.making.write().await;
             let name = hex::encode(&handle);
             let uses = |key: &&std::sync::Arc<super::Key>| {
-                key.record.protection == Protection::Hsm && key.record.material == handle
+                key.record.protection == Protection::Hsm && key.record.material.expose() == handle
             };
             if let Some(key) = keyring.all().iter().find(uses) {
                 let id = &key.record.id;

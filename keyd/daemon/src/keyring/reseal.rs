@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keyd_audit::{Event, Origin};
-use keyd_core::{Failure, KeyId, Protection, Reason};
+use keyd_core::{Failure, KeyId, Protection, Reason, Secret};
 use keyd_tpm::{PcrValue, Tpm};
 
 use super::{Key, Keyring, Outcome, facts, undisturbed};
@@ -36,7 +36,7 @@ impl Keyring {
             if key.record.protection != Protection::TpmSealed {
                 return Err(Failure::new(Reason::KeyNotFound, format!("key {id} is not the TPM's any more")));
             }
-            let standing = tpm.examine(vec![key.record.material.clone()], &expected).await?;
+            let standing = tpm.examine(vec![key.record.material.expose().to_vec()], &expected).await?;
             if standing.iter().all(|standing| standing.current) {
                 return Ok(Outcome::Current(Protection::TpmSealed));
             }
@@ -52,7 +52,7 @@ impl Keyring {
                     return Err(keyring.seal_failed(origin, &id, Protection::TpmSealed, failure).await);
                 }
             };
-            let renewed = KeyRecord { material, ..record.clone() };
+            let renewed = KeyRecord { material: Secret::new(material), ..record.clone() };
             let soft = keyring.shared.places.open(&renewed).await?;
             keyring.put_recorded(origin, Event::KeyResealed(facts(&renewed)), &renewed).await?;
             tracing::info!(key = %id, version = renewed.version, "key sealed anew");

@@ -89,9 +89,9 @@ impl EscrowService for Services {
         let keys = async {
             let origin = self.permit_node(&caller, Operation::Escrow).await?;
             let _one = self.one_escrow()?;
-            let (terms, file) = receive(&mut sent).await?;
-            let unlocked = Secret::new(terms.unlocked.into());
-            let node = if terms.node.is_empty() { node_name()? } else { terms.node };
+            let (mut terms, file) = receive(&mut sent).await?;
+            let unlocked = terms.take_secret();
+            let node = if terms.node.is_empty() { node_name()? } else { terms.node.clone() };
             let dry_run = terms.dry_run;
             let opened = |keys| Event::EscrowOpened { node: Text::cut(&node), keys, dry_run };
             let of = node.clone();

@@ -1,7 +1,8 @@
 //! One key's record, and how it is written.
 
-use keyd_core::{Algorithm, Failure, KeyId, Protection, PublicKey};
+use keyd_core::{Algorithm, Failure, KeyId, Protection, PublicKey, Secret};
 use prost::Message;
+use zeroize::Zeroize;
 
 /// Longest encoded record, in bytes: a public key, a sealed secret and names.
 const RECORD_LIMIT: usize = 16 * 1024;
@@ -21,12 +22,13 @@ pub struct KeyRecord {
     pub created_at: i64,
     /// The public key.
     pub public_key: PublicKey,
-    /// A token's handle, or the sealed secret.
-    pub material: Vec<u8>,
+    /// A token's handle, or the sealed secret; in clear for [`Protection::Software`].
+    pub material: Secret,
 }
 
 /// A [`KeyRecord`] on disk.
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 struct Stored {
     #[prost(string, tag = "1")]
     algorithm: String,
@@ -42,16 +44,22 @@ struct Stored {
     material: Vec<u8>,
 }
 
-pub(crate) fn encode(record: &KeyRecord) -> Vec<u8> {
-    Stored {
+impl Drop for Stored {
+    fn drop(&mut self) {
+        self.material.zeroize();
+    }
+}
+
+pub(crate) fn encode(record: &KeyRecord) -> Secret {
+    let stored = Stored {
         algorithm: record.algorithm.to_string(),
         protection: record.protection.to_string(),
         version: record.version,
         created_at: record.created_at,
         public_key: record.public_key.spki().to_vec(),
-        material: record.material.clone(),
-    }
-    .encode_to_vec()
+        material: record.material.expose().to_vec(),
+    };
+    Secret::new(stored.encode_to_vec())
 }
 
 /// Reads a record; nothing of it is taken on trust.
@@ -59,7 +67,7 @@ pub(crate) fn decode(id: &str, bytes: &[u8]) -> Result<KeyRecord, String> {
     if bytes.len() > RECORD_LIMIT {
         return Err(format!("{} bytes, more than {RECORD_LIMIT}", bytes.len()));
     }
-    let stored = Stored::decode(bytes).map_err(|e| e.to_string())?;
+    let mut stored = Stored::decode(bytes).map_err(|e| e.to_string())?;
     let record = KeyRecord {
         id: id.parse().map_err(|e: Failure| e.message)?,
         algorithm: stored.algorithm.parse().map_err(|e: Failure| e.message)?,
@@ -67,7 +75,7 @@ pub(crate) fn decode(id: &str, bytes: &[u8]) -> Result<KeyRecord, String> {
         version: stored.version,
         created_at: stored.created_at,
         public_key: PublicKey::from_spki(&stored.public_key).map_err(|e| e.message)?,
-        material: stored.material,
+        material: Secret::new(std::mem::take(&mut stored.material)),
     };
     if record.public_key.algorithm() != record.algorithm || record.version == 0 {
         return Err("its fields contradict each other".to_owned());
@@ -92,8 +100,14 @@ pub(super) mod tests {
             version: 1,
             created_at: 1,
             public_key: SoftKey::from_secret(Algorithm::EcP256, &secret).unwrap().public_key().clone(),
-            material: vec![1, 2, 3],
+            material: Secret::new(b"hunter2".to_vec()),
         }
+    }
+
+    #[test]
+    fn a_record_does_not_show_its_material() {
+        let shown = format!("{:?}", record("n/a"));
+        assert!(shown.contains("material: Secret(7 bytes)"), "{shown}");
     }
 
     proptest! {
@@ -105,7 +119,7 @@ pub(super) mod tests {
         #[test]
         fn a_damaged_record_never_reads_as_another_key(at: usize, bit in 0..8u8) {
             let good = record("n/a");
-            let mut bytes = encode(&good);
+            let mut bytes = encode(&good).expose().to_vec();
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
             if let Ok(read) = decode("n/a", &bytes) {
