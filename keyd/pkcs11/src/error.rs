@@ -44,10 +44,15 @@ pub(crate) enum Error {
     #[error("the token did not say whether the PIN is right ({why})")]
     PinUnjudged { why: String },
     #[error(
-        "{attempts} workers in a row ended while the token checked the PIN; keyd does not try it again, because \
-         tries are few. Look after the token, then restart keyd."
+        "the token did not say whether the PIN is right ({why}); keyd does not try one again that may be wrong, \
+         because tries are few. Look after the token and the PIN file, then restart keyd."
     )]
-    PinUnanswered { attempts: u32 },
+    PinUnconfirmed { why: String },
+    #[error(
+        "the PKCS#11 worker ended while the token checked the PIN, {attempts}; keyd does not try it again, because \
+         tries are few. Look after the token and the PIN file, then restart keyd."
+    )]
+    PinUnanswered { attempts: &'static str },
     #[error("the token holds no private key with CKA_ID {id}. Was it deleted with another tool?")]
     KeyNotFound { id: String },
     #[error(
@@ -117,9 +122,11 @@ impl Error {
             Self::ModuleUnusable { .. } | Self::NoSuchToken { .. } | Self::NoBlankToken { .. } => {
                 Reason::TokenAbsent
             }
-            Self::PinRefused { .. } | Self::PinFinalTry | Self::PinLocked | Self::PinUnanswered { .. } => {
-                Reason::TokenLockedOut
-            }
+            Self::PinRefused { .. }
+            | Self::PinFinalTry
+            | Self::PinLocked
+            | Self::PinUnconfirmed { .. }
+            | Self::PinUnanswered { .. } => Reason::TokenLockedOut,
             Self::KeyNotFound { .. } => Reason::KeyNotFound,
             Self::Unsupported { .. } | Self::CannotWrap => Reason::ProtectionUnavailable,
             Self::DidNotOpen { .. } | Self::NoWrappingKey => Reason::UnsealFailed,
@@ -198,8 +205,9 @@ pub(crate) const PIN: &[RvError] = &[
     RvError::PinLocked,
 ];
 
-/// C_Login did not come to look at the PIN. Not so sure are a device error, a failure without a cause, and whatever a
-/// vendor made up: these may hide a PIN that was found wrong and counted.
+/// C_Login did not come to look at the PIN, if the module is to be believed; of a PIN that was accepted before it is. Not
+/// so sure are a device error, a failure without a cause, and whatever a vendor made up: these may hide a PIN that was
+/// found wrong and counted.
 pub(crate) const NOT_JUDGED: &[RvError] = &[
     RvError::SessionHandleInvalid,
     RvError::SessionClosed,

@@ -30,8 +30,8 @@ pub(crate) struct Link {
     /// A permit for each of them.
     free: Arc<Semaphore>,
     state: Mutex<State>,
-    /// Whether all that the worker said of the PIN was heard.
-    heard_out: watch::Sender<bool>,
+    /// Whether the worker is gone, and all that it said of the PIN was heard.
+    over: watch::Sender<bool>,
     pin: Arc<PinGate>,
 }
 
@@ -76,7 +76,7 @@ impl Link {
             free: Arc::new(Semaphore::new(sessions.len())),
             idle: Mutex::new(sessions),
             state: Mutex::new(State { end: None, child: Some(child) }),
-            heard_out: watch::Sender::new(false),
+            over: watch::Sender::new(false),
             pin,
         });
         tokio::spawn(attend(link.clone(), control));
@@ -110,11 +110,22 @@ impl Link {
             Ok(Reply { answer: None }) | Err(_) => {
                 turn.exchange = None;
                 self.close(End::Died);
-                // A refused PIN must be known before another worker is started.
-                let _ = self.heard_out.subscribe().wait_for(|heard| *heard).await;
+                // A refused PIN must be known before the caller is told otherwise.
+                self.over().await;
                 Err(Lost::InFlight)
             }
         }
+    }
+
+    /// Whether the worker is gone, and nothing of what it said is unheard.
+    pub fn is_over(&self) -> bool {
+        *self.over.borrow()
+    }
+
+    /// Waits until then.
+    pub async fn over(&self) {
+        // The sender is this link's own, so it does not go away meanwhile.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
     /// Ends the worker, and with it every call it has. Does nothing a second time.
@@ -158,7 +169,6 @@ async fn attend(link: Arc<Link>, mut control: UnixStream) {
         }
     };
     link.close(End::Died);
-    link.heard_out.send_replace(true);
     let (child, end) = {
         let mut state = lock(&link.state);
         (state.child.take(), state.end)
@@ -167,6 +177,7 @@ async fn attend(link: Arc<Link>, mut control: UnixStream) {
         Some(mut child) => child.wait().await.ok(),
         None => None,
     };
+    link.over.send_replace(true);
     let (pid, farewell) = (link.pid, link.farewell.get());
     match end {
         Some((_, End::Dismissed)) => tracing::info!(pid, "PKCS#11 worker dismissed"),

@@ -1,55 +1,69 @@
-//! Keeps a PIN from being presented again after the token refused it.
+//! Keeps a wrong PIN from being presented twice.
 //!
-//! Tokens lock after three to ten wrong PINs, so one refusal ends all use of the token until keyd is restarted,
-//! whatever happens to workers meanwhile.
+//! Tokens lock after three to ten wrong PINs, so a PIN that the token has not accepted since keyd was started is presented
+//! once: whatever came of that but an acceptance ends all use of the token until keyd is restarted, whatever happens to
+//! workers meanwhile. An accepted PIN outlasts a token that goes away and workers that end.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use keyd_core::{Failure, Reason};
 
 use crate::error::Error;
+use crate::lock;
 use crate::wire::PinNews;
 
-/// How many workers in a row may end between presenting the PIN and the token's answer.
+/// How many workers in a row may end between presenting a PIN that was accepted before and the token's answer.
 const UNANSWERED_LIMIT: u32 = 2;
 
 /// What is known of the PIN, over all workers of a token.
 #[derive(Default)]
 pub(crate) struct PinGate {
     refused: OnceLock<Failure>,
-    unanswered: AtomicU32,
+    tries: Mutex<Tries>,
+}
+
+#[derive(Default)]
+struct Tries {
+    /// Whether the token ever accepted the PIN.
+    accepted: bool,
+    /// How often it was presented since then without an answer.
+    unanswered: u32,
 }
 
 impl PinGate {
     /// Before any call.
     ///
     /// # Errors
-    /// [`Reason::TokenLockedOut`] once the token has refused the PIN.
+    /// [`Reason::TokenLockedOut`] once the token has refused the PIN, or may have.
     pub fn check(&self) -> Result<(), Failure> {
         self.refused.get().map_or(Ok(()), |refusal| Err(refusal.clone()))
     }
 
-    /// Before a worker is started, while none runs.
+    /// Before a worker is started, while none runs. Tells whether the token has accepted the PIN.
     ///
     /// # Errors
     /// [`Reason::TokenLockedOut`] where the last workers ended while the PIN was being checked.
-    pub fn check_start(&self, token: &str) -> Result<(), Failure> {
-        let attempts = self.unanswered.load(Ordering::Acquire);
-        if attempts >= UNANSWERED_LIMIT {
-            self.close(Error::PinUnanswered { attempts }.into_failure(token));
+    pub fn check_start(&self, token: &str) -> Result<bool, Failure> {
+        let Tries { accepted, unanswered } = *lock(&self.tries);
+        match (accepted, unanswered) {
+            (false, 1..) => self.close(Error::PinUnanswered { attempts: "once" }.into_failure(token)),
+            (true, UNANSWERED_LIMIT..) => {
+                self.close(Error::PinUnanswered { attempts: "twice in a row" }.into_failure(token));
+            }
+            _ => {}
         }
-        self.check()
+        self.check().map(|()| accepted)
     }
 
     /// Takes in what a worker says.
     pub fn note(&self, news: PinNews) {
+        let mut tries = lock(&self.tries);
         match news {
-            PinNews::Tried => {
-                self.unanswered.fetch_add(1, Ordering::AcqRel);
-            }
-            PinNews::Accepted | PinNews::Untouched => self.unanswered.store(0, Ordering::Release),
-            PinNews::Unspecified => {}
+            PinNews::Tried => tries.unanswered = tries.unanswered.saturating_add(1),
+            PinNews::Accepted => *tries = Tries { accepted: true, unanswered: 0 },
+            // Nobody's word is enough for one that was never accepted.
+            PinNews::Untouched if tries.accepted => tries.unanswered = 0,
+            PinNews::Untouched | PinNews::Unspecified => {}
         }
     }
 
@@ -70,34 +84,50 @@ impl PinGate {
 mod tests {
     use super::*;
 
+    fn gate(news: &[PinNews]) -> PinGate {
+        let gate = PinGate::default();
+        news.iter().for_each(|news| gate.note(*news));
+        gate
+    }
+
     #[test]
     fn a_refusal_is_for_good() {
-        let gate = PinGate::default();
-        gate.note(PinNews::Tried);
+        let gate = gate(&[PinNews::Tried]);
         gate.note_failure(&Failure::new(Reason::TokenLockedOut, "refused"));
         gate.note(PinNews::Accepted);
         assert_eq!(gate.check().unwrap_err().message, "refused");
+        assert_eq!(gate.check_start("t").unwrap_err().message, "refused");
     }
 
     #[test]
-    fn workers_that_end_during_the_check_use_up_the_tries() {
-        let gate = PinGate::default();
-        gate.note(PinNews::Tried);
-        assert_eq!(gate.check_start("t"), Ok(()), "one may be chance");
-        gate.note(PinNews::Tried);
-        assert_eq!(gate.check(), Ok(()), "the second may still be accepted");
-        assert_eq!(gate.check_start("t").unwrap_err().reason, Reason::TokenLockedOut);
-        gate.note(PinNews::Accepted);
-        assert_eq!(gate.check().unwrap_err().reason, Reason::TokenLockedOut, "never again");
+    fn a_pin_that_was_never_accepted_is_presented_once() {
+        for news in [&[PinNews::Tried][..], &[PinNews::Tried, PinNews::Untouched]] {
+            let gate = gate(news);
+            assert_eq!(gate.check(), Ok(()), "it may still be accepted");
+            assert_eq!(gate.check_start("t").unwrap_err().reason, Reason::TokenLockedOut);
+            gate.note(PinNews::Accepted);
+            assert_eq!(gate.check().unwrap_err().reason, Reason::TokenLockedOut, "never again");
+        }
     }
 
     #[test]
-    fn an_accepted_pin_clears_the_count() {
-        let gate = PinGate::default();
+    fn a_worker_that_did_not_come_to_the_pin_costs_no_try() {
+        assert_eq!(gate(&[]).check_start("t"), Ok(false));
+    }
+
+    #[test]
+    fn an_accepted_pin_outlasts_all_but_two_workers_in_a_row_that_end_over_it() {
+        let gate = gate(&[PinNews::Tried, PinNews::Accepted]);
         for _ in 0..10 {
             gate.note(PinNews::Tried);
+            assert_eq!(gate.check_start("t"), Ok(true), "one may be chance");
+            gate.note(PinNews::Tried);
             gate.note(PinNews::Accepted);
+            gate.note(PinNews::Tried);
+            gate.note(PinNews::Untouched);
         }
-        assert_eq!(gate.check_start("t"), Ok(()));
+        gate.note(PinNews::Tried);
+        gate.note(PinNews::Tried);
+        assert_eq!(gate.check_start("t").unwrap_err().reason, Reason::TokenLockedOut);
     }
 }

@@ -43,6 +43,8 @@ struct State {
 pub(crate) enum Next {
     /// Call.
     Ready(Arc<Link>),
+    /// Come again once the worker before has ended.
+    Ending(Arc<Link>),
     /// Come again then: the last workers did not last.
     Wait(Instant),
 }
@@ -61,17 +63,21 @@ impl Supervisor {
         let mut state = lock(&self.state);
         if let Some(link) = &state.link {
             let Some(ended) = link.ended() else { return Ok(Next::Ready(link.clone())) };
+            // What became of the PIN must be known before another may present it.
+            if !link.is_over() {
+                return Ok(Next::Ending(link.clone()));
+            }
             let lasted = ended.duration_since(link.started) >= STEADY;
             state.farewell = link.farewell.get().cloned();
             state.short_lived = if lasted { 0 } else { state.short_lived + 1 };
             state.not_before = Some(ended + pause(state.short_lived));
             state.link = None;
         }
+        let pin_accepted = self.pin.check_start(&self.config.describe())?;
         if let Some(at) = state.not_before.filter(|at| *at > Instant::now()) {
             return state.farewell.clone().map_or(Ok(Next::Wait(at)), Err);
         }
-        self.pin.check_start(&self.config.describe())?;
-        let link = self.start()?;
+        let link = self.start(pin_accepted)?;
         state.link = Some(link.clone());
         Ok(Next::Ready(link))
     }
@@ -86,7 +92,7 @@ impl Supervisor {
         lock(&self.state).link.as_ref().filter(|link| link.ended().is_none()).map(|link| link.pid)
     }
 
-    fn start(&self) -> Result<Arc<Link>, Failure> {
+    fn start(&self, pin_accepted: bool) -> Result<Arc<Link>, Failure> {
         let config = &self.config;
         let (label, serial) = match &config.token {
             TokenName::Label(label) => (Some(label.clone()), None),
@@ -98,6 +104,7 @@ impl Supervisor {
             serial,
             pin: config.pin.expose().to_vec(),
             mechanisms: Some((&config.mechanisms).into()),
+            pin_accepted,
         };
         let worker = process::start(&self.command, &config.environment, Task::Serve(serve), config.sessions)
             .map_err(|error| error.into_failure(&config.describe()))?;

@@ -196,6 +196,10 @@ impl Token {
         loop {
             let link = match self.supervisor.link()? {
                 Next::Ready(link) => link,
+                Next::Ending(link) => {
+                    link.over().await;
+                    continue;
+                }
                 Next::Wait(until) => {
                     sleep_until(until).await;
                     continue;

@@ -43,6 +43,9 @@ pub(crate) struct Serve {
     pub pin: Vec<u8>,
     #[prost(message, optional, tag = "5")]
     pub mechanisms: Option<Mechanisms>,
+    /// Whether an earlier worker saw the token accept the PIN.
+    #[prost(bool, tag = "6")]
+    pub pin_accepted: bool,
 }
 
 /// A [`crate::Mechanisms`].
@@ -321,7 +324,7 @@ pub(crate) enum PinNews {
     /// It is about to be presented.
     Tried = 1,
     Accepted = 2,
-    /// The token went away before it saw the PIN.
+    /// As far as the module says, the token did not come to look at it. Said of an accepted PIN alone.
     Untouched = 3,
 }
 

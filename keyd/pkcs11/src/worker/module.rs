@@ -44,9 +44,14 @@ pub(super) struct Module {
 
 /// Whether the PIN may still be presented.
 enum Gate {
-    Open,
+    Open {
+        /// Whether the token took it before, from this worker or an earlier one.
+        accepted: bool,
+    },
     /// What the token said, as every later call is told.
     Refused(String),
+    /// The token gave no verdict on a PIN that it never took, which may have cost a try.
+    Unconfirmed(String),
     /// The token gave no verdict. Whether to try again is for keyd to decide, with a new worker.
     Unjudged(String),
 }
@@ -71,7 +76,7 @@ impl Module {
             dialect: Dialect::new(serve.mechanisms.take().unwrap_or_default().into()),
             news,
             context: Mutex::default(),
-            gate: Mutex::new(Gate::Open),
+            gate: Mutex::new(Gate::Open { accepted: serve.pin_accepted }),
             handles: Mutex::default(),
             wrapping: Mutex::default(),
         })
@@ -132,29 +137,20 @@ impl Module {
     /// after a refusal.
     fn login(&self, context: &Pkcs11, slot: Slot, session: &Session) -> Result<(), Error> {
         let mut gate = lock(&self.gate);
-        match &*gate {
-            Gate::Open => {}
-            Gate::Refused(why) => return Err(Error::PinRefused { why: why.clone() }),
-            Gate::Unjudged(why) => return Err(Error::PinUnjudged { why: why.clone() }),
-        }
-        let info = session.get_session_info().map_err(Error::token("asking for the session's state"))?;
-        if matches!(info.session_state(), SessionState::RwUser | SessionState::RoUser) {
+        let accepted = match &*gate {
+            Gate::Open { accepted } => *accepted,
+            shut => return shut.pass(),
+        };
+        if is_logged_in(session).map_err(Error::token("asking for the session's state"))? {
             return Ok(());
         }
-        let (verdict, result) = self.present(context, slot, session)?;
-        if let Some(verdict) = verdict {
-            *gate = verdict;
-        }
-        result
+        self.check_tries(context, slot)?;
+        *gate = self.present(session, accepted)?;
+        gate.pass()
     }
 
-    /// Presents the PIN. What became of it is told to keyd before anything else can happen.
-    fn present(
-        &self,
-        context: &Pkcs11,
-        slot: Slot,
-        session: &Session,
-    ) -> Result<(Option<Gate>, Result<(), Error>), Error> {
+    /// Refuses where a wrong PIN would lock the token, or nothing can be right.
+    fn check_tries(&self, context: &Pkcs11, slot: Slot) -> Result<(), Error> {
         let info = context.get_token_info(slot).map_err(Error::token("asking for the token's state"))?;
         if !info.user_pin_initialized() {
             return Err(Error::PinNotSet);
@@ -167,31 +163,68 @@ impl Module {
             self.news.tell(Answer::Failed(Error::PinFinalTry.into_failed(&self.name())));
             return Err(Error::PinFinalTry);
         }
-        self.news.tell(Answer::Pin(PinNews::Tried.into()));
-        Ok(match session.login(UserType::User, Some(&self.pin)) {
-            Err(e) if error::is(&e, error::PIN) => self.refuse(Said(&e).to_string()),
-            Err(source) if error::is(&source, error::GONE) || error::is(&source, error::NOT_JUDGED) => {
-                self.news.tell(Answer::Pin(PinNews::Untouched.into()));
-                (None, Err(Error::Token { doing: "logging in", source }))
-            }
-            Err(source) if !error::is(&source, &[RvError::UserAlreadyLoggedIn]) => {
-                let why = Said(&source).to_string();
-                (Some(Gate::Unjudged(why.clone())), Err(Error::PinUnjudged { why }))
-            }
-            Ok(()) | Err(_) => {
-                self.news.tell(Answer::Pin(PinNews::Accepted.into()));
-                lock(&self.handles).clear();
-                wrapping_keys::forget(self);
-                (None, Ok(()))
-            }
-        })
+        Ok(())
     }
 
-    fn refuse(&self, why: String) -> (Option<Gate>, Result<(), Error>) {
-        let refusal = Error::PinRefused { why: why.clone() };
-        self.news.tell(Answer::Failed(refusal.into_failed(&self.name())));
-        (Some(Gate::Refused(why.clone())), Err(Error::PinRefused { why }))
+    /// Presents the PIN. What became of it is told to keyd before anything else can happen.
+    ///
+    /// Some modules answer a wrong PIN, which the token counted, with any code there is. So one that the token never took
+    /// is not presented again after any answer but CKR_OK.
+    fn present(&self, session: &Session, accepted: bool) -> Result<Gate, Error> {
+        self.news.tell(Answer::Pin(PinNews::Tried.into()));
+        let answer = session.login(UserType::User, Some(&self.pin));
+        let why = |source| Said(source).to_string();
+        match answer {
+            Err(e) if error::is(&e, error::PIN) => Ok(self.shut(Gate::Refused(why(&e)))),
+            // A wrong PIN logs nobody in, whatever else the module says of it.
+            Err(e)
+                if error::is(&e, &[RvError::UserAlreadyLoggedIn])
+                    && is_logged_in(session).unwrap_or(false) =>
+            {
+                Ok(self.accept())
+            }
+            Err(e) if !accepted => Ok(self.shut(Gate::Unconfirmed(why(&e)))),
+            Err(source) if error::is(&source, error::GONE) || error::is(&source, error::NOT_JUDGED) => {
+                self.news.tell(Answer::Pin(PinNews::Untouched.into()));
+                Err(Error::Token { doing: "logging in", source })
+            }
+            Err(e) => Ok(Gate::Unjudged(why(&e))),
+            Ok(()) => Ok(self.accept()),
+        }
     }
+
+    fn accept(&self) -> Gate {
+        self.news.tell(Answer::Pin(PinNews::Accepted.into()));
+        lock(&self.handles).clear();
+        wrapping_keys::forget(self);
+        Gate::Open { accepted: true }
+    }
+
+    /// Tells keyd that the PIN is not to be presented again by any worker.
+    fn shut(&self, gate: Gate) -> Gate {
+        if let Err(refusal) = gate.pass() {
+            self.news.tell(Answer::Failed(refusal.into_failed(&self.name())));
+        }
+        gate
+    }
+}
+
+// === impl Gate ===
+
+impl Gate {
+    fn pass(&self) -> Result<(), Error> {
+        match self {
+            Self::Open { .. } => Ok(()),
+            Self::Refused(why) => Err(Error::PinRefused { why: why.clone() }),
+            Self::Unconfirmed(why) => Err(Error::PinUnconfirmed { why: why.clone() }),
+            Self::Unjudged(why) => Err(Error::PinUnjudged { why: why.clone() }),
+        }
+    }
+}
+
+fn is_logged_in(session: &Session) -> Result<bool, cryptoki::error::Error> {
+    let state = session.get_session_info()?.session_state();
+    Ok(matches!(state, SessionState::RwUser | SessionState::RoUser))
 }
 
 /// Loads a module and initialises it for use by several threads.

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{create, kryoptic, secret, softhsm, token};
+use super::{create, end_worker, kryoptic, secret, softhsm, token};
 
 /// What each call of a worker is given in place of its answer.
 pub const CODES: [u64; 15] = [
@@ -98,30 +98,41 @@ pub enum Use {
 const AT_ONCE: usize = 4;
 /// How soon a token serves again after a fault, and how long a call that fails may take.
 const SOON: Duration = Duration::from_secs(5);
+/// How long a call may take where one hangs.
+const DEADLINE: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_fails_once_is_not_seen() {
     for_every_function(&CODES.map(Action::Return), |bench, function, action| {
-        Box::pin(async move {
-            let token = bench.token();
-            bench.inject(function, Fault::once(action));
-            let outcome = bench.make_use(&token).await;
-            match outcome {
-                _ if bench.calls(function) == 0 => Err("it was not called".to_owned()),
-                Err(failure) if does_not_open(function, action, &failure) => Ok(()),
-                Err(failure) if may_hide_a_wrong_pin(function, action, &failure) => Ok(()),
-                outcome => outcome.map_err(|failure| describe(&failure)),
-            }
-        })
+        Box::pin(is_not_seen(bench, function, Fault::once(action)))
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_carried_out_and_said_to_have_failed_is_not_seen() {
+    for_every_function(&CODES.map(Action::Return), |bench, function, action| {
+        Box::pin(is_not_seen(bench, function, Fault::once(action).after()))
+    })
+    .await;
+}
+
+async fn is_not_seen(bench: &Bench, function: &str, fault: Fault) -> Result<(), String> {
+    let token = bench.token_for(function).await;
+    bench.inject(function, fault);
+    match bench.make_use(&token).await {
+        _ if bench.calls(function) == 0 => Err("it was not called".to_owned()),
+        Err(failure) if does_not_open(function, fault.action, &failure) => Ok(()),
+        Err(failure) if may_hide_a_wrong_pin(function, fault.action, &failure) => Ok(()),
+        outcome => outcome.map_err(|failure| describe(&failure)),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_fails_always_is_told_and_made_again_when_the_fault_is_gone() {
     for_every_function(&CODES.map(Action::Return), |bench, function, action| {
         Box::pin(async move {
-            let token = bench.token();
+            let token = bench.token_for(function).await;
             bench.inject(function, Fault::always(action));
             let outcome = timeout(SOON, bench.make_use(&token)).await.map_err(|_| "it takes long")?;
             match outcome {
@@ -146,7 +157,7 @@ async fn a_call_that_fails_always_is_told_and_made_again_when_the_fault_is_gone(
 async fn a_worker_that_dies_once_in_any_call_is_not_seen() {
     for_every_function(&[Action::Abort, Action::Segfault], |bench, function, action| {
         Box::pin(async move {
-            let token = bench.token();
+            let token = bench.token_for(function).await;
             // The token has carried out what the one that crashes was asked for.
             let fault = Fault::once(action);
             bench.inject(function, if action == Action::Segfault { fault.after() } else { fault });
@@ -155,6 +166,30 @@ async fn a_worker_that_dies_once_in_any_call_is_not_seen() {
                 0 => Err("it was not called".to_owned()),
                 _ => outcome.map_err(|failure| describe(&failure)),
             }
+        })
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_hangs_once_costs_a_deadline_and_is_made_again_by_another_worker() {
+    for_every_function(&[Action::Hang], |bench, function, action| {
+        Box::pin(async move {
+            let token = bench.token_for(function).await;
+            bench.inject(function, Fault::once(action));
+            let start = Instant::now();
+            match bench.make_use(&token).await {
+                _ if bench.calls(function) == 0 => return Err("it was not called".to_owned()),
+                Ok(()) => return Err("nobody was told".to_owned()),
+                Err(failure) if failure.reason == Reason::DeadlineExceeded && is_a_sentence(&failure) => {}
+                Err(failure) => return Err(describe(&failure)),
+            }
+            if start.elapsed() > DEADLINE * 2 {
+                return Err(format!("it took {:?}", start.elapsed()));
+            }
+            serves_soon(bench, &token).await?;
+            bench.remove_unacknowledged().await;
+            Ok(())
         })
     })
     .await;
@@ -231,6 +266,9 @@ async fn for_every_function(actions: &[Action], check: Check) {
                     // It is called once in the life of a token.
                     bench = Bench::new(what).await;
                 }
+                if action == Action::Hang {
+                    bench.config.call_deadline = DEADLINE;
+                }
                 let checked = check(&bench, function, action).await;
                 bench.faults.lift(function).unwrap();
                 if let Err(why) = checked.and(bench.is_unchanged().await) {
@@ -261,6 +299,8 @@ pub struct Bench {
 }
 
 const CONTEXT: &[u8] = b"spire-server/x509-CA-A";
+/// What a use that makes a key calls it.
+const NEW: &str = "n/new";
 
 impl Bench {
     pub async fn new(what: Use) -> Self {
@@ -281,6 +321,17 @@ impl Bench {
         token(&self.config)
     }
 
+    /// As [`Bench::token`]. A fault of C_Login is to meet a PIN that was accepted before; with another, no second call may be
+    /// made, which the tests of the PIN hold.
+    async fn token_for(&self, function: &str) -> Token {
+        let token = self.token();
+        if function == "C_Login" {
+            self.make_use(&token).await.unwrap();
+            end_worker(&token).await;
+        }
+        token
+    }
+
     pub fn inject(&self, function: &str, fault: Fault) {
         self.faults.inject(function, fault).unwrap();
     }
@@ -297,12 +348,12 @@ impl Bench {
             Use::SignPss => sign(token, &self.key, padded(RsaPadding::Pss)).await,
             Use::Decapsulate => decapsulate(token, &self.key).await,
             Use::Create => {
-                let made = token.create(&"n/new".parse().unwrap(), Algorithm::EcP256).await?;
+                let made = token.create(&NEW.parse().unwrap(), Algorithm::EcP256).await?;
                 sign(&self.plain, &made, SignInput::Message(b"m")).await?;
                 self.plain.delete(&made.handle).await
             }
             Use::CreateMlKem => {
-                let made = token.create(&"n/new".parse().unwrap(), Algorithm::MlKem768).await?;
+                let made = token.create(&NEW.parse().unwrap(), Algorithm::MlKem768).await?;
                 decapsulate(&self.plain, &made).await?;
                 self.plain.delete(&made.handle).await
             }
@@ -341,6 +392,15 @@ impl Bench {
         match self.objects().await {
             2 => Ok(()),
             count => Err(format!("{count} objects are left")),
+        }
+    }
+
+    /// Removes the keys that were made while their callers got no answer, as an operator would.
+    async fn remove_unacknowledged(&self) {
+        for object in self.plain.list_objects().await.unwrap() {
+            if object.label == NEW {
+                self.plain.delete(&object.id).await.unwrap();
+            }
         }
     }
 

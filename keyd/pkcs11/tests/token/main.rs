@@ -16,7 +16,10 @@ use std::time::Duration;
 
 use keyd_core::{Algorithm, Secret, SignInput, Vault, VaultKey};
 use keyd_pkcs11::{Mechanisms, Token, TokenConfig, TokenName, WorkerCommand};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 /// Long enough for a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -84,6 +87,15 @@ fn token(config: &TokenConfig) -> Token {
 
 async fn create(token: &Token, algorithm: Algorithm) -> VaultKey {
     token.create(&"spire-server/x509-CA-A".parse().unwrap(), algorithm).await.unwrap()
+}
+
+/// Kills the worker, and waits until that is known.
+async fn end_worker(token: &Token) {
+    let pid = token.worker_pid().unwrap();
+    kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
+    while token.worker_pid() == Some(pid) {
+        sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Signs and verifies.

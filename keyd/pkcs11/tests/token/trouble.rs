@@ -1,19 +1,14 @@
-//! Modules that hang, crash again and again, give wrong bytes, or refuse the PIN.
+//! Modules that hang, crash again and again, or give wrong bytes.
 
 use std::time::Duration;
 
-use fault_shim::code::{
-    CKR_PIN_EXPIRED, CKR_PIN_INCORRECT, CKR_PIN_INVALID, CKR_PIN_LEN_RANGE, CKR_PIN_LOCKED,
-};
 use fault_shim::{Action, Fault};
-use keyd_core::{Algorithm, Failure, Health, HealthState, Reason, Sealer, SignInput, Vault};
+use keyd_core::{Algorithm, Failure, Reason, Sealer, SignInput, Vault};
 use keyd_pkcs11::Token;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
 use super::faults::{Bench, Use};
-use super::{secret, sign, token};
+use super::{secret, sign};
 
 /// How long a call may take in these tests.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -149,29 +144,4 @@ async fn a_key_that_can_be_neither_used_nor_removed_is_named() {
     let left = create_once(&token).await.unwrap_err();
     assert!(left.message.contains("could not be removed (C_DestroyObject gave CKR_GENERAL_ERROR)"), "{left}");
     assert_eq!(bench.objects().await, 4);
-}
-
-/// Whatever is called, by whichever worker, until keyd is started anew.
-#[tokio::test]
-async fn a_pin_that_any_code_refuses_is_presented_once() {
-    let bench = Bench::new(Use::Sign).await;
-    for code in [CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_PIN_EXPIRED, CKR_PIN_INVALID, CKR_PIN_LEN_RANGE] {
-        let locked_out = bench.token();
-        bench.inject("C_Login", Fault::always(Action::Return(code)));
-        let call = || sign_once(&bench, &locked_out);
-        let (a, b, c, d) = tokio::join!(call(), call(), call(), call());
-        for result in [a, b, c, d] {
-            assert_eq!(result.unwrap_err().reason, Reason::TokenLockedOut);
-        }
-        kill(Pid::from_raw(locked_out.worker_pid().unwrap().try_into().unwrap()), Signal::SIGKILL).unwrap();
-        for _ in 0..4 {
-            assert_eq!(call().await.unwrap_err().reason, Reason::TokenLockedOut);
-        }
-        assert_eq!(bench.calls("C_Login"), 1, "{code:#x}");
-        bench.faults.lift("C_Login").unwrap();
-        let Health { state, detail, .. } = Vault::health(&locked_out).await;
-        assert_eq!(state, HealthState::LockedOut);
-        assert!(detail.contains("C_Login gave CKR_PIN") && detail.contains("restart keyd"), "{detail}");
-        sign(&token(&bench.config), &bench.key, b"after a restart").await;
-    }
 }

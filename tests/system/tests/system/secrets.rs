@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use fault_shim::code::CKR_DEVICE_REMOVED;
+use fault_shim::{Action, Fault, Faults};
 use keyd_core::{Protection, Reason};
 use nix::unistd::Pid;
 use peers::interposer::Interposer;
@@ -14,6 +16,7 @@ use system::keyd::{Keyd, configure, namespaces, token_table, write_private};
 use system::service::Service;
 use tokio::process::Command;
 
+use crate::faults::behind_the_shim;
 use crate::refusals::{FAILED, Refusal, refused_start};
 
 /// The user that runs keyd where the test is root.
@@ -111,4 +114,33 @@ async fn a_pin_that_the_tpm_sealed_opens_the_token_and_is_nowhere_to_be_seen() {
     write_private(&clear, token.user_pin).unwrap();
     assert!(seal().await.status.success());
     Keyd::restart(dir.path()).await.unwrap().json(&["key", "show", "hsm/a"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_pin_that_the_tpm_sealed_is_tried_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let tpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
+    let faults = Faults::new(&dir.path().join("faults")).unwrap();
+    let token = behind_the_shim(Token::kryoptic(dir.path()).unwrap(), &faults);
+    let (clear, sealed) = (dir.path().join("pin"), dir.path().join("pin.sealed"));
+    write_private(&clear, "a-wrong-pin").unwrap();
+    let table = token_table(&token, &sealed).replace("pin_file", "pin_sealed");
+    let tpm_table = format!("[tpm]\ntcti = {:?}\n", tpm.tcti());
+    let config = table + &tpm_table + &namespaces(&[("hsm", &[Protection::Hsm])]);
+    let file = configure(dir.path(), &config).unwrap();
+    let mut seal = Command::new(binary("keyd").unwrap());
+    seal.args(["token", "seal-pin", "--config"]).arg(&file).arg("--in").arg(&clear).arg("--out").arg(&sealed);
+    assert!(seal.output().await.unwrap().status.success());
+
+    // The token judges the PIN, and the module says something else.
+    faults.inject("C_Login", Fault::always(Action::Return(CKR_DEVICE_REMOVED)).after()).unwrap();
+    let keyd = Keyd::restart(dir.path()).await.unwrap();
+    for _ in 0..4 {
+        let refused = keyd.output(&["--json", "key", "create", "hsm/a"]).await.unwrap();
+        let words = ["did not say whether the PIN is right", "CKR_DEVICE_REMOVED", "restart keyd"];
+        Refusal::of(&refused).is(FAILED, Reason::TokenLockedOut, &words);
+    }
+    let device = &keyd.json(&["status"]).await.unwrap()["devices"][0];
+    assert_eq!(device["state"], "locked out", "{device}");
+    assert_eq!(faults.calls("C_Login").unwrap(), 1);
 }
