@@ -22,6 +22,12 @@ pub(crate) enum Error {
         shown(.present)
     )]
     NoSuchToken { present: Vec<String> },
+    #[error(
+        "the module shows {} such tokens, and keyd takes none of them: {}. Name one of them by its {other} in the \
+         configuration, or unplug the others; keyd goes on then by itself.",
+        .present.len(), .present.join(", ")
+    )]
+    SeveralTokens { present: Vec<String>, other: &'static str },
     #[error("no slot of the module holds a blank token{}. Insert one, or free a slot.", shown(.present))]
     NoBlankToken { present: Vec<String> },
     #[error(
@@ -119,9 +125,10 @@ impl Error {
 
     fn reason(&self) -> Reason {
         match self {
-            Self::ModuleUnusable { .. } | Self::NoSuchToken { .. } | Self::NoBlankToken { .. } => {
-                Reason::TokenAbsent
-            }
+            Self::ModuleUnusable { .. }
+            | Self::NoSuchToken { .. }
+            | Self::SeveralTokens { .. }
+            | Self::NoBlankToken { .. } => Reason::TokenAbsent,
             Self::PinRefused { .. }
             | Self::PinFinalTry
             | Self::PinLocked
@@ -151,7 +158,10 @@ impl Error {
     /// Whether only a fresh C_Initialize can help. Some modules notice a token that came back in no other way.
     fn wants_new_worker(&self) -> bool {
         match self {
-            Self::ModuleUnusable { .. } | Self::NoSuchToken { .. } | Self::PinUnjudged { .. } => true,
+            Self::ModuleUnusable { .. }
+            | Self::NoSuchToken { .. }
+            | Self::SeveralTokens { .. }
+            | Self::PinUnjudged { .. } => true,
             Self::Token { source, .. } => is(source, GONE) || is(source, BROKEN),
             Self::LeftBehind { source, .. } => source.wants_new_worker(),
             _ => false,

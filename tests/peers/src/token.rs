@@ -93,6 +93,14 @@ impl Token {
         Ok(Some(token))
     }
 
+    /// Makes another token of the same module and the same label, with another user PIN.
+    ///
+    /// # Errors
+    /// The module has no slot for it.
+    pub fn add_twin(&self, user_pin: &'static str) -> io::Result<()> {
+        Self { user_pin, ..self.clone() }.initialised().map(drop)
+    }
+
     fn of(module: PathBuf, source: &str, variable: &str, config: &Path) -> io::Result<Self> {
         if !module.exists() {
             return Err(io::Error::other(format!("{} is missing: run {source}", module.display())));

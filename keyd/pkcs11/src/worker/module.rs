@@ -236,8 +236,11 @@ pub(super) fn load(path: &Path) -> Result<Pkcs11, Error> {
 }
 
 /// The slot of the initialised token with this name, or the names of those that there are.
+///
+/// # Errors
+/// Several have the name: the PIN of one would cost another a try.
 pub(super) fn find_slot(context: &Pkcs11, token: &TokenName) -> Result<Result<Slot, Vec<String>>, Error> {
-    let mut present = Vec::new();
+    let (mut found, mut slots, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for slot in context.get_slots_with_token().map_err(Error::token("listing the slots"))? {
         // A token that cannot be asked must not hide the others.
         let Ok(info) = context.get_token_info(slot) else { continue };
@@ -245,12 +248,25 @@ pub(super) fn find_slot(context: &Pkcs11, token: &TokenName) -> Result<Result<Sl
             TokenName::Label(label) => info.label() == label,
             TokenName::Serial(serial) => info.serial_number() == serial,
         };
+        let shown = format!("{:?} (serial number {:?})", info.label(), info.serial_number());
         if wanted && info.token_initialized() {
-            return Ok(Ok(slot));
+            slots.push(slot);
+            found.push(shown);
+        } else {
+            others.push(shown);
         }
-        present.push(format!("{:?} (serial number {:?})", info.label(), info.serial_number()));
     }
-    Ok(Err(present))
+    match slots.as_slice() {
+        [] => Ok(Err(others)),
+        [slot] => Ok(Ok(*slot)),
+        _ => Err(Error::SeveralTokens {
+            present: found,
+            other: match token {
+                TokenName::Label(_) => "serial number",
+                TokenName::Serial(_) => "label",
+            },
+        }),
+    }
 }
 
 /// A PIN as cryptoki takes it; wiped when dropped.

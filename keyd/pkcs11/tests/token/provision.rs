@@ -6,12 +6,12 @@ use fault_shim::code::{
     CKR_PIN_EXPIRED, CKR_PIN_INCORRECT, CKR_PIN_INVALID, CKR_PIN_LEN_RANGE, CKR_PIN_LOCKED,
 };
 use fault_shim::{Action, Fault, Faults};
-use keyd_core::{Algorithm, Failure, Reason};
-use keyd_pkcs11::{NewToken, Provisioned, TokenName, init_token};
+use keyd_core::{Algorithm, Failure, Reason, Vault};
+use keyd_pkcs11::{NewToken, Provisioned, TokenName, TokenState, init_token, list_tokens};
 use peers::token::Token as Peer;
 use tokio::task::JoinSet;
 
-use super::faults::{CODES, describe, expected, is_a_sentence};
+use super::faults::{CODES, behind_the_shim, describe, expected, is_a_sentence};
 use super::{PATIENCE, config, create, secret, sign, token, worker};
 
 /// Every function that initialising calls, and needs.
@@ -77,10 +77,45 @@ async fn a_token_is_found_by_serial_number_too() {
     let peer = Peer::softhsm(dir.path()).unwrap();
     let mut config = config(&peer);
     config.token = TokenName::Serial("no such".into());
-    let absent = keyd_core::Vault::supports(&token(&config), Algorithm::EcP256).await.unwrap_err();
+    let absent = token(&config).supports(Algorithm::EcP256).await.unwrap_err();
     let (_, serial) = absent.message.split_once("(serial number \"").unwrap();
     config.token = TokenName::Serial(serial.split('"').next().unwrap().to_owned());
     create(&token(&config), Algorithm::EcP256).await;
+}
+
+/// The PIN of one would cost the other a try.
+#[tokio::test]
+async fn of_two_tokens_of_a_label_none_is_shown_a_pin_until_one_is_named_by_serial_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let peer = Peer::softhsm(dir.path()).unwrap();
+    let faults = Faults::new(&dir.path().join("faults")).unwrap();
+    let config = behind_the_shim(&faults, config(&peer));
+    let shown = async || {
+        let (module, environment) = (&config.module, &config.environment);
+        let tokens = list_tokens(&worker(), module, environment, &config.mechanisms, PATIENCE).await.unwrap();
+        let ready = tokens.into_iter().filter(|token| token.state == TokenState::Ready);
+        ready.map(|token| token.serial).collect::<Vec<_>>()
+    };
+    let first = shown().await;
+    peer.add_twin("another-pin").unwrap();
+    let serials = shown().await;
+    assert_eq!((first.len(), serials.len()), (1, 2), "{serials:?}");
+
+    faults.inject("C_Login", Fault::always(Action::Pass)).unwrap();
+    let vague = token(&config);
+    for _ in 0..3 {
+        let refusal = vague.delete(&[7; 16]).await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::TokenAbsent);
+        assert!(serials.iter().all(|serial| refusal.message.contains(serial)), "{refusal}");
+        assert!(refusal.message.contains("Name one of them by its serial number"), "{refusal}");
+    }
+    let refusal = init_token(&worker(), &new_token(&peer)).await.unwrap_err();
+    assert!(refusal.message.contains("shows 2 such tokens"), "{refusal}");
+    assert_eq!(faults.calls("C_Login").unwrap(), 0);
+
+    let mut named = config.clone();
+    named.token = TokenName::Serial(first[0].clone());
+    create(&token(&named), Algorithm::EcP256).await;
 }
 
 #[tokio::test]

@@ -49,6 +49,32 @@ async fn tokens_are_listed_without_a_running_keyd_and_the_one_that_it_uses_is_na
 }
 
 #[tokio::test]
+async fn of_two_tokens_of_a_label_none_is_used_and_both_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = Token::softhsm(dir.path()).unwrap();
+    token.add_twin("another-pin").unwrap();
+    let config = configured(dir.path(), &token);
+    let file = configure(dir.path(), &config).unwrap();
+    let list = ["token", "list", "--config", file.to_str().unwrap()];
+    let output = alone(&[&["--json"][..], &list].concat()).await;
+    let listed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let tokens = listed["tokens"].as_array().unwrap();
+    let twins: Vec<_> = tokens.iter().filter(|token| token["label"] == "field-kit").collect();
+    assert_eq!(twins.len(), 2, "{listed}");
+    assert!(tokens.iter().all(|token| token["used"] == false), "{listed}");
+    let human = String::from_utf8(alone(&list).await.stdout).unwrap();
+    assert_eq!(human.matches("the configuration names another one too").count(), 2, "{human}");
+
+    let keyd = Keyd::start(dir.path(), &config).await.unwrap();
+    let refused = keyd.output(&["--json", "key", "create", "n/a", "--algorithm", "ec-p256"]).await.unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("TOKEN_ABSENT") && said.contains("shows 2 such tokens"), "{said}");
+    for twin in twins {
+        assert!(said.contains(twin["serial"].as_str().unwrap()), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_blank_token_is_listed_as_such_and_a_missing_module_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let token = Token::blank_softhsm(dir.path()).unwrap();

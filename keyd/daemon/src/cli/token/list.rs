@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use keyd_core::{Failure, Reason};
-use keyd_pkcs11::{ShownToken, list_tokens};
+use keyd_pkcs11::{ShownToken, TokenState, list_tokens};
 use keyd_unix::{ConfigFile, Output};
 use serde_json::{Value, json};
 
@@ -49,7 +49,14 @@ impl List {
         // Before there is a configuration, there are the standard's numbers alone.
         let mechanisms = configured.as_ref().map(|table| table.mechanisms.mechanisms()).unwrap_or_default();
         let tokens = list_tokens(&worker(), &module, &environment, &mechanisms, DEADLINE).await?;
-        let used = |token: &ShownToken| configured.as_ref().is_some_and(|table| is_used(table, token));
+        let named = |token: &&ShownToken| configured.as_ref().is_some_and(|table| is_named(table, token));
+        // Of several that the configuration does not tell apart keyd takes none.
+        let alone = tokens.iter().filter(named).count() == 1;
+        let used = |token: &ShownToken| match named(&token) {
+            true if alone => Used::Yes,
+            true => Used::Ambiguous,
+            false => Used::No,
+        };
         let described: Vec<_> = tokens.iter().map(|token| describe(token, used(token))).collect();
         output.show(&json!({ "module": module, "tokens": described }), |_| {
             if tokens.is_empty() {
@@ -60,14 +67,24 @@ impl List {
     }
 }
 
-fn is_used(table: &TokenTable, token: &ShownToken) -> bool {
-    match (&table.label, &table.serial) {
-        (Some(label), _) => *label == token.label,
-        (None, serial) => serial.as_ref() == Some(&token.serial),
-    }
+/// Whether keyd uses a token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Used {
+    Yes,
+    No,
+    /// The configuration names it, and another one too.
+    Ambiguous,
 }
 
-fn describe(token: &ShownToken, used: bool) -> Value {
+fn is_named(table: &TokenTable, token: &ShownToken) -> bool {
+    token.state != TokenState::Blank
+        && match (&table.label, &table.serial) {
+            (Some(label), _) => *label == token.label,
+            (None, serial) => serial.as_ref() == Some(&token.serial),
+        }
+}
+
+fn describe(token: &ShownToken, used: Used) -> Value {
     json!({
         "slot": token.slot,
         "label": token.label,
@@ -76,11 +93,11 @@ fn describe(token: &ShownToken, used: bool) -> Value {
         "state": token.state.name(),
         "algorithms": token.algorithms,
         "wraps": token.wraps,
-        "used": used,
+        "used": used == Used::Yes,
     })
 }
 
-fn human(token: &ShownToken, used: bool) -> String {
+fn human(token: &ShownToken, used: Used) -> String {
     let makes = if token.algorithms.is_empty() { "no keys".to_owned() } else { token.algorithms.join(", ") };
     format!(
         "slot {}: {:?}, serial number {:?}, {}: {}{}\n  makes {makes}; {}\n",
@@ -89,7 +106,11 @@ fn human(token: &ShownToken, used: bool) -> String {
         token.serial,
         token.product,
         token.state.name(),
-        if used { "; keyd uses it" } else { "" },
+        match used {
+            Used::Yes => "; keyd uses it",
+            Used::No => "",
+            Used::Ambiguous => "; keyd does not use it, because the configuration names another one too",
+        },
         if token.wraps { "wraps with AES-GCM" } else { "cannot wrap" },
     )
 }
