@@ -23,6 +23,8 @@ const SECRET_LIMIT: usize = 64;
 const CONTEXT_LIMIT: usize = 4096;
 /// Longest blob taken, in bytes: a secret, and what AES-GCM adds.
 const BLOB_LIMIT: usize = 256;
+/// Most pages of a listing; with some thousand objects a page, no token has more.
+const PAGES_LIMIT: usize = 1024;
 /// How long [`Vault::health`] waits.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -97,12 +99,32 @@ impl Token {
     /// The key objects that bear a label of keyd's, to be compared with keyd's own records.
     ///
     /// # Errors
-    /// The token could not be asked, or holds more objects than a listing may have.
+    /// The token could not be asked.
     pub async fn list_objects(&self) -> Result<Vec<TokenObject>, Failure> {
-        match self.call(Operation::List(()), Repeat::Once).await? {
-            Answer::Objects(list) => list.objects.into_iter().map(|object| self.object(object)).collect(),
-            _ => Err(self.misunderstood()),
+        let mut objects = Vec::new();
+        for class in [wire::Class::Private, wire::Class::Public, wire::Class::Wrapping] {
+            objects.extend(self.list_class(class).await?);
         }
+        Ok(objects)
+    }
+
+    /// Page by page, each in its own time.
+    async fn list_class(&self, class: wire::Class) -> Result<Vec<TokenObject>, Failure> {
+        let mut objects = Vec::new();
+        let mut list = wire::List { class: class.into(), after: None };
+        for _ in 0..PAGES_LIMIT {
+            let answer = self.call(Operation::List(list.clone()), Repeat::Once).await?;
+            let Answer::Objects(page) = answer else { return Err(self.misunderstood()) };
+            if page.anew {
+                objects.clear();
+            }
+            objects.extend(page.objects);
+            list.after = page.next;
+            if page.next.is_none() {
+                return objects.into_iter().map(|object| self.object(object)).collect();
+            }
+        }
+        Err(self.failure(Error::Protocol { what: "a listing without an end".to_owned() }))
     }
 
     /// Process id of the worker, while there is one.
@@ -348,9 +370,8 @@ impl Vault for Token {
 
     fn private_keys(&self) -> BoxFuture<'_, Result<Vec<HeldKey>, Failure>> {
         Box::pin(async {
-            let objects = self.list_objects().await?;
-            let private = objects.into_iter().filter(|o| o.kind == ObjectKind::PrivateKey);
-            Ok(private.map(|o| HeldKey { handle: o.id, label: o.label }).collect())
+            let private = self.list_class(wire::Class::Private).await?;
+            Ok(private.into_iter().map(|key| HeldKey { handle: key.id, label: key.label }).collect())
         })
     }
 

@@ -117,8 +117,9 @@ pub(crate) enum Operation {
     /// Answered with the secret.
     #[prost(message, tag = "6")]
     Unseal(Unseal),
+    /// Answered with a page of a listing.
     #[prost(message, tag = "7")]
-    List(()),
+    List(List),
     #[prost(message, tag = "8")]
     Describe(()),
     /// Answered with the shared secret.
@@ -173,6 +174,25 @@ pub(crate) struct Create {
     /// CKA_ID of an earlier try, of which nothing may remain; empty where there was none.
     #[prost(bytes = "vec", tag = "4")]
     pub remains: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct List {
+    #[prost(enumeration = "Class", tag = "1")]
+    pub class: i32,
+    /// Where the page before ended; none for the first.
+    #[prost(message, optional, tag = "2")]
+    pub after: Option<Mark>,
+}
+
+/// A place in a listing. Handles are numbers of one worker's.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct Mark {
+    /// Process id.
+    #[prost(uint32, tag = "1")]
+    pub worker: u32,
+    #[prost(uint64, tag = "2")]
+    pub handle: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -247,6 +267,12 @@ pub(crate) struct Opened {
 pub(crate) struct Objects {
     #[prost(message, repeated, tag = "1")]
     pub objects: Vec<Object>,
+    /// Where the next page begins, if there is one.
+    #[prost(message, optional, tag = "2")]
+    pub next: Option<Mark>,
+    /// The mark was another worker's, so this is the first page again.
+    #[prost(bool, tag = "3")]
+    pub anew: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -67,8 +67,8 @@ impl Desk {
             Operation::Unseal(Unseal { blob, context }) => self
                 .with_session(|module, session| wrap::unseal(module, session, &blob, &context))
                 .map(|secret| Answer::Opened(Opened { secret })),
-            Operation::List(()) => {
-                self.with_session(|_, session| inventory::list(session)).map(Answer::Objects)
+            Operation::List(list) => {
+                self.with_session(|_, session| inventory::list(session, &list)).map(Answer::Objects)
             }
             Operation::Describe(()) => {
                 self.with_session(|module, _| inventory::describe(module)).map(Answer::Description)

@@ -12,29 +12,33 @@ use super::module::Module;
 use crate::WRAPPING_KEY;
 use crate::ecdsa;
 use crate::error::{self, Error};
-use crate::wire::{Class, Description, Object, Objects};
+use crate::wire::{Class, Description, List, Mark, Object, Objects};
 
-/// Most objects that one listing reads. Each takes at most some 300 bytes, so the answer fits a frame.
-const OBJECTS_LIMIT: usize = 2048;
+/// Most objects of a page. Each takes at most some 300 bytes, so the page fits a frame.
+const PAGE_LIMIT: usize = 1024;
 
-/// The key objects with a label of keyd's. Built-in and foreign objects are left out.
-pub(super) fn list(session: &Session) -> Result<Objects, Error> {
-    let mut objects = Vec::new();
-    for (class, kind) in [
-        (ObjectClass::PRIVATE_KEY, Class::Private),
-        (ObjectClass::PUBLIC_KEY, Class::Public),
-        (ObjectClass::SECRET_KEY, Class::Wrapping),
-    ] {
-        let template = [Attribute::Token(true), Attribute::Class(class)];
-        for handle in session.find_objects(&template).map_err(Error::token("listing the objects"))? {
-            objects.extend(read(session, handle, kind)?);
-            if objects.len() > OBJECTS_LIMIT {
-                let message = format!("the token holds more than {OBJECTS_LIMIT} objects of keyd's");
-                return Err(Error::BadRequest { message });
-            }
-        }
+/// A page of the key objects of a class with a label of keyd's. Built-in and foreign objects are left out.
+pub(super) fn list(session: &Session, list: &List) -> Result<Objects, Error> {
+    let class = match list.class() {
+        Class::Private => ObjectClass::PRIVATE_KEY,
+        Class::Public => ObjectClass::PUBLIC_KEY,
+        Class::Wrapping => ObjectClass::SECRET_KEY,
+        Class::Unspecified => return Err(Error::Protocol { what: "a listing of no class".to_owned() }),
+    };
+    let worker = std::process::id();
+    let after = list.after.filter(|mark| mark.worker == worker).map(|mark| mark.handle);
+    let template = [Attribute::Token(true), Attribute::Class(class)];
+    let mut handles = session.find_objects(&template).map_err(Error::token("listing the objects"))?;
+    // By handle, what is made or destroyed between two pages moves nothing from one to the other.
+    handles.sort_unstable_by_key(ObjectHandle::handle);
+    let mut rest = handles.into_iter().skip_while(|handle| Some(handle.handle()) <= after);
+    let (mut objects, mut last) = (Vec::new(), None);
+    for handle in rest.by_ref().take(PAGE_LIMIT) {
+        objects.extend(read(session, handle, list.class())?);
+        last = Some(Mark { worker, handle: handle.handle() });
     }
-    Ok(Objects { objects })
+    let next = last.filter(|_| rest.next().is_some());
+    Ok(Objects { objects, next, anew: list.after.is_some() && after.is_none() })
 }
 
 /// The token's product name, the algorithms that it makes keys for, and whether it wraps.

@@ -1,9 +1,13 @@
 //! Making, using and destroying keys.
 
+use std::collections::HashSet;
+
+use fault_shim::{Action, Fault};
 use keyd_core::{Algorithm, Hash, Health, HealthState, Reason, RsaPadding, SignInput, Vault};
 use keyd_pkcs11::{ObjectKind, Token};
 use ml_dsa::{EncodedVerifyingKey, MlDsa44, MlDsa65, MlDsa87, MlDsaParams, Signature, VerifyingKey};
 
+use super::faults::{Bench, Use};
 use super::{create, kryoptic, sign, softhsm, token, with_ml_dsa};
 
 /// The second implementation's verdict on a pure signature with an empty context.
@@ -151,6 +155,30 @@ async fn private_keys_are_sensitive_and_cannot_be_extracted() {
         let private = objects.iter().find(|object| object.kind == ObjectKind::PrivateKey).unwrap();
         assert!(private.sensitive && !private.extractable, "{private:?}");
     }
+}
+
+/// More than a page of each half, and a worker that dies between two pages, of which the next one knows no handle.
+#[tokio::test]
+async fn a_token_that_is_full_is_listed_whole() {
+    const KEYS: usize = 1030;
+    let bench = Bench::new(Use::Sign).await;
+    let token = bench.token();
+    for n in 1..KEYS {
+        token.create(&format!("n/{n}").parse().unwrap(), Algorithm::EcP256).await.unwrap();
+    }
+    // The shim counts the searches: one for each page.
+    for (fault, pages) in [(Action::Pass, 5), (Action::Abort, 7)] {
+        bench.inject("C_FindObjectsInit", Fault { times: 1, ..Fault::always(fault).skipping(1) });
+        let objects = token.list_objects().await.unwrap();
+        assert_eq!(bench.calls("C_FindObjectsInit"), pages);
+        for kind in [ObjectKind::PrivateKey, ObjectKind::PublicKey] {
+            let of_kind = objects.iter().filter(|object| object.kind == kind);
+            let ids: HashSet<_> = of_kind.clone().map(|object| &object.id).collect();
+            assert_eq!((of_kind.count(), ids.len()), (KEYS, KEYS), "{kind:?}");
+        }
+    }
+    bench.faults.lift("C_FindObjectsInit").unwrap();
+    assert_eq!(token.private_keys().await.unwrap().len(), KEYS);
 }
 
 #[tokio::test]
