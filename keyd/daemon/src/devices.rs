@@ -4,6 +4,7 @@ use keyd_core::{Failure, Reason};
 use keyd_pkcs11::{Token, TokenConfig, TokenName, WorkerCommand};
 use keyd_tpm::{PolicyKey, PolicySource, Tpm, TpmConfig};
 use keyd_unix::file;
+use std::sync::Arc;
 
 use crate::config::{SealTo, TokenTable, TpmTable};
 use crate::pin;
@@ -11,11 +12,11 @@ use crate::pin;
 /// Longest PEM file with a public key, in bytes.
 pub const PEM_LIMIT: usize = 16 * 1024;
 
-/// The token of `[token]`, with the user PIN, which the TPM may have to unseal. Nothing is asked of the token yet.
+/// The token of `[token]`, and where its user PIN is. Nothing is asked of the token yet, nor of a TPM that sealed the PIN.
 ///
 /// # Errors
-/// As [`pin::read`].
-pub async fn token(table: &TokenTable, worker: WorkerCommand, tpm: Option<&Tpm>) -> Result<Token, Failure> {
+/// As [`pin::source`].
+pub fn token(table: &TokenTable, worker: WorkerCommand, tpm: Option<&Arc<Tpm>>) -> Result<Token, Failure> {
     let token = match (&table.label, &table.serial) {
         (Some(label), _) => TokenName::Label(label.clone()),
         (None, Some(serial)) => TokenName::Serial(serial.clone()),
@@ -24,7 +25,7 @@ pub async fn token(table: &TokenTable, worker: WorkerCommand, tpm: Option<&Tpm>)
     let config = TokenConfig {
         module: table.module.clone(),
         token,
-        pin: pin::read(table, tpm).await?,
+        pin: pin::source(table, tpm)?,
         environment: table.environment.clone(),
         sessions: table.sessions.into(),
         call_deadline: table.call_deadline_ms.into(),

@@ -1,9 +1,12 @@
 //! The token's user PIN: in a file, in a systemd credential, or sealed by the TPM. It is never an argument, and never in the
 //! environment.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use keyd_core::{Failure, Reason, Sealer, Secret};
+use keyd_core::{BoxFuture, Failure, Reason, Sealer, Secret};
+use keyd_pkcs11::PinSource;
 use keyd_tpm::Tpm;
 use keyd_unix::{file, off_worker};
 
@@ -16,18 +19,41 @@ const SEALED_LIMIT: usize = 8 * 1024;
 /// What a sealed PIN is bound to, so that no key's seal passes for it.
 const CONTEXT: &[u8] = b"keyd v1 token-pin";
 
-/// The PIN that `[token]` names.
+/// Where the PIN is that `[token]` names. One in clear is read now; a sealed one is unsealed when the token is first used,
+/// since the TPM may come later.
 ///
 /// # Errors
-/// [`Reason::BadConfig`] naming the file and what is wrong with it, never its content; the TPM's own.
-pub async fn read(table: &TokenTable, tpm: Option<&Tpm>) -> Result<Secret, Failure> {
-    let Some(path) = &table.pin_sealed else { return from_file(&clear_path(table)?) };
+/// [`Reason::BadConfig`] naming the file and what is wrong with it, never its content.
+pub fn source(table: &TokenTable, tpm: Option<&Arc<Tpm>>) -> Result<Arc<dyn PinSource>, Failure> {
+    let Some(path) = &table.pin_sealed else { return Ok(Arc::new(from_file(&clear_path(table)?)?)) };
     let tpm = tpm.ok_or_else(|| bad("[token] pin_sealed needs a [tpm]".to_owned()))?;
-    let unsealed = tpm.unseal(&sealed(path)?, CONTEXT).await;
-    unsealed.map_err(|f| {
-        let again = "with the PIN at hand, `keyd token seal-pin` seals it anew";
-        Failure::new(f.reason, format!("sealed PIN {}: {f} For a PIN, {again}.", path.display()))
-    })
+    sealed(path)?;
+    Ok(Arc::new(SealedPin { path: path.clone(), tpm: Arc::clone(tpm) }))
+}
+
+/// A PIN in a file that the TPM opens. The file is read at each try, so that one that was sealed anew counts at once.
+struct SealedPin {
+    path: PathBuf,
+    tpm: Arc<Tpm>,
+}
+
+impl PinSource for SealedPin {
+    fn pin(&self) -> BoxFuture<'_, Result<Secret, Failure>> {
+        Box::pin(async {
+            let path = self.path.clone();
+            let blob = off_worker(move || sealed(&path)).await?;
+            self.tpm.unseal(&blob, CONTEXT).await.map_err(|f| {
+                let again = "with the PIN at hand, `keyd token seal-pin` seals it anew";
+                Failure::new(f.reason, format!("sealed PIN {}: {f} For a PIN, {again}.", self.path.display()))
+            })
+        })
+    }
+}
+
+impl fmt::Debug for SealedPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedPin").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// The sealed PIN in a file.

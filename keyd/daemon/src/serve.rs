@@ -46,7 +46,7 @@ pub async fn serve(config_file: &Path, worker: WorkerCommand) -> Result<(), Fail
 
     let tpm = config.tpm.as_ref().map(devices::tpm).transpose()?.map(Arc::new);
     let token = match &config.token {
-        Some(table) => Some(Arc::new(devices::token(table, worker, tpm.as_deref()).await?)),
+        Some(table) => Some(Arc::new(devices::token(table, worker, tpm.as_ref())?)),
         None => None,
     };
     let places = Places {

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use keyd_core::{Failure, Reason, Secret};
+use keyd_core::{BoxFuture, Failure, Reason, Secret};
 
 use crate::mechanisms::Mechanisms;
 
@@ -21,8 +22,9 @@ pub struct TokenConfig {
     pub module: PathBuf,
     /// Which of the module's tokens.
     pub token: TokenName,
-    /// The user PIN, UTF-8. It reaches the worker over its socket, never as an argument or in the environment.
-    pub pin: Secret,
+    /// The user PIN, asked for when the token is first used. It reaches the worker over its socket, never as an argument or
+    /// in the environment.
+    pub pin: Arc<dyn PinSource>,
     /// The worker's whole environment, such as `SOFTHSM2_CONF`; it inherits nothing else.
     pub environment: BTreeMap<String, String>,
     /// How many sessions work at once, 1 to 64.
@@ -31,6 +33,15 @@ pub struct TokenConfig {
     pub call_deadline: Duration,
     /// The token's own numbers for algorithms that it knows by vendor-defined ones.
     pub mechanisms: Mechanisms,
+}
+
+/// Where a user PIN is kept: as a rule in a [`Secret`] itself, or in a device that may be away now and come later.
+pub trait PinSource: fmt::Debug + Send + Sync {
+    /// The PIN, UTF-8 of at most 256 bytes.
+    ///
+    /// # Errors
+    /// Why it cannot be had now.
+    fn pin(&self) -> BoxFuture<'_, Result<Secret, Failure>>;
 }
 
 /// How a token is found among those that a module shows. Slot numbers change, so they are no name.
@@ -58,8 +69,6 @@ impl TokenConfig {
             format!("sessions is {}, and must be 1 to {SESSIONS_LIMIT}", self.sessions)
         } else if self.call_deadline.is_zero() {
             "the call deadline is zero".to_owned()
-        } else if self.pin.len() > PIN_LIMIT || std::str::from_utf8(self.pin.expose()).is_err() {
-            format!("the PIN must be UTF-8 of at most {PIN_LIMIT} bytes")
         } else if let Err(wrong) = self.mechanisms.check() {
             format!("mechanisms: {wrong}")
         } else {
@@ -68,9 +77,25 @@ impl TokenConfig {
         Err(Failure::new(Reason::BadConfig, format!("{}: {wrong}", self.describe())))
     }
 
+    /// The PIN, if a token could take it.
+    pub(crate) async fn pin(&self) -> Result<Secret, Failure> {
+        let pin = self.pin.pin().await?;
+        if pin.len() > PIN_LIMIT || std::str::from_utf8(pin.expose()).is_err() {
+            let why = format!("{}: the PIN must be UTF-8 of at most {PIN_LIMIT} bytes", self.describe());
+            return Err(Failure::new(Reason::BadConfig, why));
+        }
+        Ok(pin)
+    }
+
     /// The token as errors name it.
     pub(crate) fn describe(&self) -> String {
         format!("{} ({})", self.token, self.module.display())
+    }
+}
+
+impl PinSource for Secret {
+    fn pin(&self) -> BoxFuture<'_, Result<Secret, Failure>> {
+        Box::pin(std::future::ready(Ok(self.clone())))
     }
 }
 

@@ -32,7 +32,7 @@ mod token;
 mod wire;
 pub mod worker;
 
-pub use config::{SESSIONS_LIMIT, TokenConfig, TokenName, WorkerCommand};
+pub use config::{PinSource, SESSIONS_LIMIT, TokenConfig, TokenName, WorkerCommand};
 pub use mechanisms::{Mechanisms, VENDOR_DEFINED, VendorNumbers};
 pub use provision::{NewToken, Provisioned, init_token};
 pub use survey::{ShownToken, TokenState, list_tokens};

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keyd_core::Failure;
+use keyd_core::{Failure, Reason, Secret};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::config::{TokenConfig, TokenName, WorkerCommand};
@@ -25,6 +26,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(crate) struct Supervisor {
     config: TokenConfig,
     command: WorkerCommand,
+    /// The PIN, from the first use of the token on.
+    secret: Arc<OnceCell<Secret>>,
     pin: Arc<PinGate>,
     state: Mutex<State>,
     starts: AtomicU64,
@@ -51,15 +54,24 @@ pub(crate) enum Next {
 
 impl Supervisor {
     pub fn new(config: TokenConfig, command: WorkerCommand) -> Self {
-        Self { config, command, pin: Arc::default(), state: Mutex::default(), starts: AtomicU64::new(0) }
+        Self {
+            config,
+            command,
+            secret: Arc::default(),
+            pin: Arc::default(),
+            state: Mutex::default(),
+            starts: AtomicU64::new(0),
+        }
     }
 
     /// The worker, started if need be.
     ///
     /// # Errors
-    /// The PIN was refused; the program does not start; or, while a pause lasts, what the last worker said.
-    pub fn link(&self) -> Result<Next, Failure> {
+    /// The PIN was refused or cannot be had; the program does not start; or, while a pause lasts, what the last worker
+    /// said.
+    pub async fn link(&self) -> Result<Next, Failure> {
         self.pin.check()?;
+        let secret = self.secret().await?;
         let mut state = lock(&self.state);
         if let Some(link) = &state.link {
             let Some(ended) = link.ended() else { return Ok(Next::Ready(link.clone())) };
@@ -77,7 +89,7 @@ impl Supervisor {
         if let Some(at) = state.not_before.filter(|at| *at > Instant::now()) {
             return state.farewell.clone().map_or(Ok(Next::Wait(at)), Err);
         }
-        let link = self.start(pin_accepted)?;
+        let link = self.start(&secret, pin_accepted)?;
         state.link = Some(link.clone());
         Ok(Next::Ready(link))
     }
@@ -92,7 +104,20 @@ impl Supervisor {
         lock(&self.state).link.as_ref().filter(|link| link.ended().is_none()).map(|link| link.pid)
     }
 
-    fn start(&self, pin_accepted: bool) -> Result<Arc<Link>, Failure> {
+    /// The PIN. Whoever holds it may need longer than the caller waits; it is there for the next one then.
+    async fn secret(&self) -> Result<Secret, Failure> {
+        if let Some(secret) = self.secret.get() {
+            return Ok(secret.clone());
+        }
+        let (cell, config) = (Arc::clone(&self.secret), self.config.clone());
+        tokio::spawn(async move { cell.get_or_try_init(|| config.pin()).await.cloned() })
+            .await
+            .unwrap_or_else(|e| {
+                Err(Failure::new(Reason::Internal, format!("asking for the PIN broke off: {e}")))
+            })
+    }
+
+    fn start(&self, secret: &Secret, pin_accepted: bool) -> Result<Arc<Link>, Failure> {
         let config = &self.config;
         let (label, serial) = match &config.token {
             TokenName::Label(label) => (Some(label.clone()), None),
@@ -102,7 +127,7 @@ impl Supervisor {
             module: config.module.as_os_str().as_bytes().to_vec(),
             label,
             serial,
-            pin: config.pin.expose().to_vec(),
+            pin: secret.expose().to_vec(),
             mechanisms: Some((&config.mechanisms).into()),
             pin_accepted,
         };

@@ -85,7 +85,7 @@ impl Token {
     /// A token that is used as `config` says, in workers that `worker` starts. Nothing is started yet.
     ///
     /// # Errors
-    /// [`Reason::BadConfig`] for sessions, deadline or PIN out of bounds.
+    /// [`Reason::BadConfig`] for sessions or deadline out of bounds.
     pub fn new(config: TokenConfig, worker: WorkerCommand) -> Result<Self, Failure> {
         config.check()?;
         Ok(Self {
@@ -216,7 +216,7 @@ impl Token {
         let request = Request { operation: Some(operation) };
         let mut again = repeat == Repeat::Once;
         loop {
-            let link = match self.supervisor.link()? {
+            let link = match self.supervisor.link().await? {
                 Next::Ready(link) => link,
                 Next::Ending(link) => {
                     link.over().await;

@@ -12,6 +12,7 @@ mod vendor;
 mod wrap;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keyd_core::{Algorithm, Secret, SignInput, Vault, VaultKey};
@@ -42,7 +43,7 @@ fn config(peer: &peers::token::Token) -> TokenConfig {
     TokenConfig {
         module: peer.module.clone(),
         token: TokenName::Label(peer.label.to_owned()),
-        pin: secret(peer.user_pin),
+        pin: Arc::new(secret(peer.user_pin)),
         environment: peer.environment.clone(),
         sessions: 4,
         call_deadline: PATIENCE,

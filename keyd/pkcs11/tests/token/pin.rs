@@ -2,6 +2,7 @@
 //!
 //! The shim counts the calls of C_Login, and in most tests lets the real module judge the PIN before it changes the answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fault_shim::code::{
@@ -42,7 +43,7 @@ async fn a_wrong_pin_is_presented_once_whatever_is_called() {
     let (_dir, config) = kryoptic();
     let key = create(&token(&config), Algorithm::MlDsa44).await;
     let mut wrong = config.clone();
-    wrong.pin = secret("not the pin");
+    wrong.pin = Arc::new(secret("not the pin"));
     let locked_out = token(&wrong);
     let call = || locked_out.sign(&key.handle, Algorithm::MlDsa44, SignInput::Message(b"m"));
     let (a, b, c, d) = tokio::join!(call(), call(), call(), call());
@@ -66,7 +67,7 @@ async fn the_last_try_is_left_to_the_operator() {
     let (_dir, config) = kryoptic();
     let key = create(&token(&config), Algorithm::MlDsa44).await;
     let mut wrong = config.clone();
-    wrong.pin = secret("not the pin");
+    wrong.pin = Arc::new(secret("not the pin"));
     let mut refusals = Vec::new();
     for _ in 0..12 {
         let refusal = token(&wrong).delete(&key.handle).await.unwrap_err();
@@ -120,7 +121,7 @@ async fn a_wrong_pin_is_presented_once_whatever_becomes_of_the_answer() {
 
 async fn assert_presented_once(bench: &mut Bench, fault: Fault) {
     let right = bench.config.clone();
-    bench.config.pin = secret("not the pin");
+    bench.config.pin = Arc::new(secret("not the pin"));
     if fault.action == Action::Hang {
         bench.config.call_deadline = DEADLINE;
     }
@@ -164,7 +165,7 @@ async fn a_token_that_is_away_at_first_is_not_shown_the_pin_and_opens_when_it_co
     let faults = Faults::new(&dir.path().join("faults")).unwrap();
     let config = behind_the_shim(&faults, config);
     let mut wrong = config.clone();
-    wrong.pin = secret("not the pin");
+    wrong.pin = Arc::new(secret("not the pin"));
     let (settings, away) = (dir.path().join("kryoptic.conf"), dir.path().join("away"));
     for (config, right) in [(&config, true), (&wrong, false)] {
         std::fs::rename(&settings, &away).unwrap();

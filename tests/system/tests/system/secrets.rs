@@ -17,7 +17,7 @@ use system::service::Service;
 use tokio::process::Command;
 
 use crate::faults::behind_the_shim;
-use crate::refusals::{FAILED, Refusal, refused_start};
+use crate::refusals::{FAILED, Refusal, refusal, refused_start};
 
 /// The user that runs keyd where the test is root.
 const NOBODY: u32 = 65534;
@@ -72,7 +72,8 @@ async fn a_pin_that_the_tpm_sealed_opens_the_token_and_is_nowhere_to_be_seen() {
         .replace("pin_file", "pin_sealed")
         .replace(&format!("{clear:?}"), &format!("{sealed:?}"));
     let tpm_table = format!("[tpm]\ntcti = {:?}\nseal_to = \"pcrs\"\npcrs = [16]\n", bus.tcti());
-    let config = table + &tpm_table + &namespaces(&[("hsm", &[Protection::Hsm])]);
+    let tables = [("hsm", &[Protection::Hsm][..]), ("soft", &[Protection::Software])];
+    let config = table + &tpm_table + &namespaces(&tables);
     let file = configure(dir.path(), &config).unwrap();
     refused_start(&file).await.is(FAILED, Reason::BadConfig, &["pin.sealed", "cannot read it"]);
 
@@ -106,14 +107,19 @@ async fn a_pin_that_the_tpm_sealed_opens_the_token_and_is_nowhere_to_be_seen() {
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(said.contains("sealed PIN") && said.contains("keyd token seal-pin"), "{said}");
     keyd.stop().await.unwrap();
+    let keyd = Keyd::restart(dir.path()).await.unwrap();
     let words = ["pin.sealed", "PCR 16 was 0000", "keyd token seal-pin"];
-    refused_start(&file).await.is(FAILED, Reason::PcrChanged, &words);
+    let create = ["key", "create", "hsm/b", "--algorithm", "ec-p256"];
+    refusal(&keyd, &create).await.is(FAILED, Reason::PcrChanged, &words);
+    let device = &keyd.json(&["status"]).await.unwrap()["devices"][0];
+    assert!(device["state"] != "ok" && device["detail"].as_str().unwrap().contains(words[1]), "{device}");
+    keyd.json(&["key", "create", "soft/a"]).await.unwrap();
 
     write_private(&clear, &"9".repeat(65)).unwrap();
     Refusal::of(&seal().await).is(FAILED, Reason::BadRequest, &["1 to 64 bytes"]);
     write_private(&clear, token.user_pin).unwrap();
     assert!(seal().await.status.success());
-    Keyd::restart(dir.path()).await.unwrap().json(&["key", "show", "hsm/a"]).await.unwrap();
+    keyd.json(&create).await.unwrap();
 }
 
 #[tokio::test]

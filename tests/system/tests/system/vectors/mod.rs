@@ -5,6 +5,7 @@ mod ml_dsa;
 mod ml_kem;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keyd_core::{Algorithm, Sealer, Secret};
@@ -76,7 +77,7 @@ fn softhsm(dir: &Path) -> Token {
     let config = TokenConfig {
         module: peer.module,
         token: TokenName::Label(peer.label.to_owned()),
-        pin: Secret::new(peer.user_pin.as_bytes().to_vec()),
+        pin: Arc::new(Secret::new(peer.user_pin.as_bytes().to_vec())),
         environment: peer.environment,
         sessions: 1,
         call_deadline: PATIENCE,
