@@ -1,10 +1,14 @@
 //! Reading a configuration: strict TOML, with errors that name file, line and the key that was probably meant.
 
+mod tables;
+
 use std::fmt;
 use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 pub use toml::Spanned;
+
+pub use tables::{Table, tables};
 
 use crate::{Failure, Reason, nearest};
 

@@ -207,7 +207,10 @@ fn default_state_dir() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use keyd_core::Operation;
+    use keyd_core::config::{Table, tables};
     use proptest::prelude::*;
 
     use super::*;
@@ -301,27 +304,28 @@ mod tests {
         assert!(e.message.contains("nobody-of-this-name"), "{e}");
     }
 
-    /// Every key of every table.
-    const KEYS: [(&str, &[&str]); 6] = [
-        ("", &["socket", "state_dir"]),
-        (
-            "[token]\n",
-            &["module", "label", "serial", "pin_file", "pin_credential", "environment", "sessions"],
-        ),
-        ("[tpm]\n", &["tcti", "srk_handle", "srk_name", "call_deadline_ms"]),
-        ("[limits]\n", &["keys", "calls_per_user", "connections_per_user", "message_bytes"]),
-        ("[[namespace]]\n", &["name", "protections"]),
-        ("[[allow]]\n", &["users", "groups", "namespaces", "operations"]),
-    ];
+    static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| tables(refused));
+
+    #[test]
+    fn every_table_is_known() {
+        let paths: Vec<_> = TABLES.iter().map(|table| table.path.as_str()).collect();
+        for path in ["", "token", "tpm", "audit", "escrow", "limits", "namespace", "issuance", "allow"]
+            .into_iter()
+            .chain(["token.mechanisms.ml_dsa", "token.mechanisms.ml_kem"])
+            .chain(["issuance.own", "issuance.ca", "issuance.leaf"])
+        {
+            assert!(paths.contains(&path), "{path:?} is not in {paths:?}");
+        }
+    }
 
     proptest! {
         #[test]
         fn a_key_with_a_letter_too_many_is_named_with_its_line_and_the_key_that_was_meant(
-            table in 0..KEYS.len(), key: prop::sample::Index, at: prop::sample::Index, lines in 0..20usize,
+            table in 0..TABLES.len(), key: prop::sample::Index, at: prop::sample::Index, lines in 0..20usize,
         ) {
-            let (header, keys) = KEYS[table];
-            let meant = keys[key.index(keys.len())];
-            let mut typed = meant.to_owned();
+            let Table { header, keys, .. } = &TABLES[table];
+            let meant = &keys[key.index(keys.len())];
+            let mut typed = meant.clone();
             typed.insert(at.index(meant.len() + 1), 'q');
             let text = format!("{}{header}{typed} = 1\n", "\n".repeat(lines));
             let said = refused(&text);

@@ -1,15 +1,25 @@
-//! What the documents say of the crates.
+//! What the documents say of keyd and its crates is held against them.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use keyd_core::config::tables;
 use serde_json::Value;
+use system::binary;
+
+/// A file or directory of this repository.
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(path(name)).unwrap()
+}
 
 /// The table of crates in the architecture: their directories, each with the names of those that it uses.
 fn documented() -> Vec<(String, BTreeSet<String>)> {
-    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/architecture.md");
-    let text = fs::read_to_string(text).unwrap();
+    let text = read("docs/architecture.md");
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |"));
     rows.filter_map(|row| {
         let (dir, rest) = row.split_once("` | ")?;
@@ -22,7 +32,7 @@ fn documented() -> Vec<(String, BTreeSet<String>)> {
 
 #[test]
 fn the_architecture_names_each_crate_with_those_that_it_uses() {
-    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).canonicalize().unwrap();
+    let root = path("").canonicalize().unwrap();
     let metadata = std::process::Command::new(env!("CARGO"))
         .args(["metadata", "--offline", "--no-deps", "--format-version", "1"])
         .current_dir(&root)
@@ -50,4 +60,67 @@ fn the_architecture_names_each_crate_with_those_that_it_uses() {
         assert_eq!(*said, used, "{dir} in docs/architecture.md");
     }
     assert_eq!(documented.len(), packages.len(), "docs/architecture.md names crates that there are not");
+}
+
+#[test]
+fn the_reference_names_every_key_of_every_table() {
+    let reference = read("docs/configuration.md");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("asked.toml");
+    for (program, at_least) in [("keyd", 60), ("keyd-agent", 9), ("keyd-proxy", 9)] {
+        let refuse = |text: &str| {
+            fs::write(&file, text).unwrap();
+            let mut check = std::process::Command::new(binary(program).unwrap());
+            let said = check.args(["config", "check", "--config"]).arg(&file).output().unwrap().stderr;
+            String::from_utf8(said).unwrap()
+        };
+        let part = reference.split("\n## ").find(|part| part.starts_with(&format!("{program}:"))).unwrap();
+        let mut named = 0;
+        for table in tables(refuse) {
+            let within = table.path.split_once('.').map_or("", |(_, within)| within);
+            for key in &table.keys {
+                let whole = format!("{}.{key}", table.path);
+                let written = [
+                    format!("`{key}`"),
+                    format!("`{within}.{key}`"),
+                    format!("`{key}."),
+                    format!("[{}]", whole.trim_start_matches('.')),
+                ];
+                assert!(written.iter().any(|written| part.contains(written)), "{program}: {whole}");
+                named += 1;
+            }
+        }
+        assert!(named >= at_least, "{program}: {named}");
+    }
+}
+
+/// What is in the arguments of each `tracing` macro below a directory.
+fn logged(dir: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            logged(&path, found);
+        } else {
+            let source = fs::read_to_string(&path).unwrap();
+            let calls = source.split("tracing::").skip(1);
+            found.extend(calls.filter_map(|call| call.split_once(");")).map(|(call, _)| call.to_owned()));
+        }
+    }
+}
+
+#[test]
+fn every_line_that_the_guide_to_failures_explains_is_one_that_keyd_logs() {
+    let failures = read("docs/failures.md");
+    let (_, part) = failures.split_once("\n## What a start says\n").unwrap();
+    let part = part.split("\n## ").next().unwrap();
+    let lines: Vec<_> = part
+        .lines()
+        .filter_map(|row| row.strip_prefix("| `")?.split_once("` |").map(|(line, _)| line))
+        .collect();
+    assert!(lines.len() >= 8, "{lines:?}");
+    let mut calls = Vec::new();
+    logged(&path("keyd/daemon/src"), &mut calls);
+    for line in lines {
+        assert!(calls.iter().any(|call| call.contains(line)), "keyd never logs {line:?}");
+    }
 }

@@ -235,30 +235,6 @@ fn every_example_is_started_here() {
     assert_eq!(names, started);
 }
 
-/// Each table is asked for its keys by one that it cannot have.
-#[test]
-fn the_reference_names_every_key() {
-    let reference = fs::read_to_string(examples().join("../configuration.md")).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("asked.toml");
-    let tables =
-        ["", "[token]\n", "[tpm]\n", "[limits]\n", "[[namespace]]\n", "[[allow]]\n"].map(|t| ("keyd", t));
-    let mut named = 0;
-    for (program, table) in tables.into_iter().chain([("keyd-agent", ""), ("keyd-proxy", "")]) {
-        fs::write(&file, format!("{table}no_such_key = 1\n")).unwrap();
-        let mut check = std::process::Command::new(binary(program).unwrap());
-        let said = check.args(["config", "check", "--config"]).arg(&file).output().unwrap().stderr;
-        let said = String::from_utf8(said).unwrap();
-        let keys = said.split_once("expected ").unwrap_or_else(|| panic!("{said}")).1;
-        for key in keys.split('`').skip(1).step_by(2) {
-            let listed = reference.contains(&format!("`{key}`")) || reference.contains(&format!("[{key}]"));
-            assert!(listed, "{program}: {key}");
-            named += 1;
-        }
-    }
-    assert!(named > 30, "{named}");
-}
-
 #[tokio::test]
 async fn the_development_keyd_makes_software_keys() {
     let machine = Machine::new();
