@@ -6,14 +6,14 @@ use std::time::SystemTime;
 use keyd_api::{Client, Endorsement, Quote};
 use keyd_attest::{AGENT_PATH, Payload, PcrValues, certified_key, node};
 use keyd_core::{Algorithm, Failure, KeyId, Namespace, PublicKey, Reason};
-use keyd_tls::{HandleKey, Identity};
+use keyd_tls::{Bundles, HandleKey, Identity};
 use keyd_x509::{Certificate, SpiffeId, TrustDomain, request};
 
 use crate::error::AgentError;
 use crate::keyd_key::KeydKey;
 use crate::server::SpireServer;
+use crate::svid::chain::{read_chain, verify};
 use crate::svid::lifetime::{Lifetime, chance};
-use crate::svid::mint::read_chain;
 
 /// The attestor that this agent speaks, keyd's.
 const ATTESTOR: &str = "keyd_tpm";
@@ -62,13 +62,20 @@ impl Attestor {
     ///
     /// # Errors
     /// keyd's; a chain that is of no use is no error.
-    pub async fn resume(&self, chain: Vec<Certificate>, now: SystemTime) -> Result<Option<Own>, AgentError> {
+    pub async fn resume(
+        &self,
+        chain: Vec<Certificate>,
+        bundles: &Bundles,
+        now: SystemTime,
+    ) -> Result<Option<Own>, AgentError> {
         let Some(public_key) = chain.first().and_then(|leaf| leaf.public_key().ok()) else {
             return Ok(None);
         };
         let lifetime = Lifetime::of(&chain, chance()).filter(|life| !life.ended(now));
-        let id = chain.first().and_then(|leaf| leaf.leaf_spiffe_id().ok());
-        let id = id.filter(|id| *id.trust_domain() == self.trust_domain);
+        let id = verify(&chain, bundles, now).inspect_err(|refusal| {
+            tracing::warn!(%refusal, "the agent's certificate of an earlier run is of no use");
+        });
+        let id = id.ok().filter(|id| *id.trust_domain() == self.trust_domain);
         let (Some(lifetime), Some(id), Some(key)) = (lifetime, id, self.find(&public_key).await?) else {
             return Ok(None);
         };
@@ -113,12 +120,10 @@ impl Attestor {
         let chain = attestation.respond(response).await?;
 
         let refused = |why| AgentError::Answer { call: "AttestAgent", why };
-        let (chain, lifetime) = read_chain(&chain, key.public_key(), SystemTime::now()).map_err(refused)?;
-        let id = self.agent_id(&payload)?;
-        match chain.first().map(Certificate::leaf_spiffe_id) {
-            Some(Ok(named)) if named == id => Ok(Own { chain, id, key, lifetime }),
-            _ => Err(refused(format!("the leaf is not one of {id}"))),
-        }
+        let (id, bundles) = (self.agent_id(&payload)?, server.bundles());
+        let (chain, lifetime) =
+            read_chain(&chain, key.public_key(), &id, &bundles, SystemTime::now()).map_err(refused)?;
+        Ok(Own { chain, id, key, lifetime })
     }
 
     /// The id that follows from the endorsement key; of a certificate the server takes that one's key.

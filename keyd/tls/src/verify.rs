@@ -35,37 +35,73 @@ impl SpiffeVerifier {
         now: UnixTime,
         usage: KeyUsage,
     ) -> Result<(), Refusal> {
+        let bundles = Arc::clone(&self.bundles.borrow());
+        let id = self.profile.verify(&bundles, leaf, intermediates, now, usage)?;
+        if !self.allowed.allow(&id) {
+            let rule = "it is not among the allowed SPIFFE IDs".to_owned();
+            return Err(Refusal { peer: Some(id), rule });
+        }
+        Ok(())
+    }
+}
+
+impl Bundles {
+    /// Verifies an X.509-SVID and its chain, leaf first, as whoever is shown it will: the chain ends in the bundle of the
+    /// leaf's own trust domain. Gives the SPIFFE ID.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn verify(
+        &self,
+        chain: &[Certificate],
+        profile: Profile,
+        now: SystemTime,
+    ) -> Result<SpiffeId, Refusal> {
+        let ders: Vec<_> = chain.iter().map(|c| CertificateDer::from(c.der())).collect();
+        let empty = || Refusal { peer: None, rule: "its chain is empty".to_owned() };
+        let (leaf, intermediates) = ders.split_first().ok_or_else(empty)?;
+        // Where a leaf has purposes at all, it has both (X509-SVID §4.4).
+        profile.verify(self, leaf, intermediates, unix_time(now), KeyUsage::client_auth())
+    }
+}
+
+impl Profile {
+    fn verify(
+        self,
+        bundles: &Bundles,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<SpiffeId, Refusal> {
         let nameless = |rule: String| Refusal { peer: None, rule };
         let parsed = Certificate::from_der(leaf).map_err(|e| nameless(e.to_string()))?;
         let id = parsed.leaf_spiffe_id().map_err(|e| nameless(e.to_string()))?;
-        self.verify_leaf(&parsed, &id)
-            .and_then(|()| {
-                let bundles = Arc::clone(&self.bundles.borrow());
-                let bundle = bundles.get(id.trust_domain()).ok_or_else(|| {
-                    format!("there is no bundle for the trust domain {}", id.trust_domain())
-                })?;
-                self.verify_chain(bundle, leaf, intermediates, now, usage)
-            })
-            .and_then(|()| {
-                let allowed = self.allowed.allow(&id);
-                allowed.then_some(()).ok_or_else(|| "it is not among the allowed SPIFFE IDs".to_owned())
-            })
-            .map_err(|rule| Refusal { peer: Some(id), rule })
+        let verified = self.verify_leaf(&parsed, &id).and_then(|()| {
+            let bundle = bundles
+                .get(id.trust_domain())
+                .ok_or_else(|| format!("there is no bundle for the trust domain {}", id.trust_domain()))?;
+            self.verify_chain(bundle, leaf, intermediates, now, usage)
+        });
+        match verified {
+            Ok(()) => Ok(id),
+            Err(rule) => Err(Refusal { peer: Some(id), rule }),
+        }
     }
 
-    fn verify_leaf(&self, leaf: &Certificate, id: &SpiffeId) -> Result<(), String> {
+    fn verify_leaf(self, leaf: &Certificate, id: &SpiffeId) -> Result<(), String> {
         if id.path().is_empty() {
             return Err("the id of a trust domain itself names no workload".to_owned());
         }
         let algorithm = leaf.public_key().map_err(|e| e.to_string())?.algorithm();
-        if !self.profile.allows(algorithm) {
+        if !self.allows(algorithm) {
             return Err(format!("a key of {algorithm} is not taken on this link"));
         }
         Ok(())
     }
 
     fn verify_chain(
-        &self,
+        self,
         bundle: &Bundle,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -90,7 +126,7 @@ impl SpiffeVerifier {
             }
         };
         let leaf = EndEntityCert::try_from(leaf).map_err(|e| e.to_string())?;
-        let algorithms = self.profile.signatures().all;
+        let algorithms = self.signatures().all;
         leaf.verify_for_usage(
             algorithms,
             bundle.anchors(),

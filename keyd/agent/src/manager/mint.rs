@@ -46,11 +46,12 @@ impl Manager {
                 return Err(error);
             }
         };
+        let bundles = self.server.bundles();
         for (begun, result) in begun.into_iter().zip(results) {
             let now = SystemTime::now();
             let want = begun.want.clone();
             let finished = match self.cache.entry(&want.entry) {
-                Some(entry) => result.and_then(|chain| begun.finish(entry, &chain, now)),
+                Some(entry) => result.and_then(|chain| begun.finish(entry, &chain, &bundles, now)),
                 None => Err("its entry is gone".to_owned()),
             };
             match finished {

@@ -31,14 +31,15 @@ impl Manager {
             refused.iter().for_each(|why| tracing::warn!(%why, "an entry is left out"));
             self.take_asks();
         }
-        self.hear_own_bundle(&trust_domain).await?;
+        self.hear_own_bundle().await?;
         self.hear_federated(&federated).await;
         self.health.send_modify(|health| health.last_contact = Some(SystemTime::now()));
         Ok(())
     }
 
-    async fn hear_own_bundle(&mut self, trust_domain: &TrustDomain) -> Result<(), AgentError> {
-        let Some(known) = self.bundles.get_mut(trust_domain) else { return Ok(()) };
+    /// Takes in the bundle of the agent's own trust domain, which the server shows to everybody.
+    pub(super) async fn hear_own_bundle(&mut self) -> Result<(), AgentError> {
+        let Some(known) = self.bundles.get_mut(&self.attestor.trust_domain) else { return Ok(()) };
         let Some(new) = self.server.bundle(known.sequence).await? else { return Ok(()) };
         known.sequence = Some(new.sequence);
         if let Err(error) = self.server.believe(&new.authorities) {

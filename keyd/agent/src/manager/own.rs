@@ -18,7 +18,7 @@ impl Manager {
     pub(super) async fn see_to_own(&mut self) -> Result<(), AgentError> {
         let now = SystemTime::now();
         if let Some(chain) = self.chain.clone() {
-            let own = self.attestor.resume(chain, now).await?;
+            let own = self.attestor.resume(chain, &self.server.bundles(), now).await?;
             self.chain = None;
             if let Some(own) = own {
                 tracing::info!(id = %own.id, "the agent goes on with the SVID that it has");
@@ -36,11 +36,17 @@ impl Manager {
                 }
                 Ok(())
             }
-            _ => self.attest().await,
+            _ => {
+                // A handshake with what the server takes no longer would fail.
+                self.server.show(None);
+                self.attest().await
+            }
         }
     }
 
     async fn attest(&mut self) -> Result<(), AgentError> {
+        // The CA may have changed while this node was away, and the certificate in the server's TLS not yet.
+        self.hear_own_bundle().await?;
         let key = match self.spare.take() {
             Some(key) => key,
             None => self.attestor.fresh_key(self.own.as_ref().map(|own| &own.key)).await?,

@@ -91,6 +91,11 @@ impl SpireServer {
         Ok(())
     }
 
+    /// What the server is verified by.
+    pub fn bundles(&self) -> Arc<Bundles> {
+        Arc::clone(&self.bundles.borrow())
+    }
+
     /// Shows this SVID from now on, on new connections; the old ones are given up.
     pub fn show(&mut self, identity: Option<Arc<Identity>>) {
         self.identity.send_replace(identity);

@@ -5,12 +5,13 @@ use std::time::SystemTime;
 use keyd_api::Client;
 use keyd_core::{Algorithm, Failure, KeyId, Namespace, PublicKey, Reason, SignInput};
 use keyd_softkey::SoftKey;
-use keyd_x509::{Certificate, Signer, request};
+use keyd_tls::Bundles;
+use keyd_x509::{Signer, request};
 
 use crate::entry::Entry;
 use crate::error::AgentError;
 use crate::keyd_key::KeydKey;
-use crate::svid::lifetime::{Lifetime, chance};
+use crate::svid::chain::read_chain;
 use crate::svid::{Custody, Svid, SvidKey, Want};
 
 /// Random part of the name of a key in keyd, in bytes.
@@ -110,12 +111,14 @@ impl Begun {
     ///
     /// # Errors
     /// What is wrong with the chain.
-    pub fn finish(&self, entry: &Entry, chain: &[Vec<u8>], now: SystemTime) -> Result<Svid, String> {
-        let (chain, lifetime) = read_chain(chain, self.key.public_key(), now)?;
-        match chain.first().map(Certificate::leaf_spiffe_id) {
-            Some(Ok(id)) if id == entry.spiffe_id => {}
-            _ => return Err(format!("the leaf is not one of {}", entry.spiffe_id)),
-        }
+    pub fn finish(
+        &self,
+        entry: &Entry,
+        chain: &[Vec<u8>],
+        bundles: &Bundles,
+        now: SystemTime,
+    ) -> Result<Svid, String> {
+        let (chain, lifetime) = read_chain(chain, self.key.public_key(), &entry.spiffe_id, bundles, now)?;
         let key = match &self.key {
             NewKey::Keyd(key) => SvidKey::Keyd(key.clone()),
             NewKey::Memory(key) => SvidKey::Memory(key.0.to_pkcs8().map_err(|f| f.message)?),
@@ -126,27 +129,6 @@ impl Begun {
     /// The key in keyd, to be destroyed where there will be no certificate.
     pub fn in_keyd(&self) -> Option<&KeydKey> {
         self.key.in_keyd()
-    }
-}
-
-/// Reads a chain that was issued for `key`, leaf first.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn read_chain(
-    chain: &[Vec<u8>],
-    key: &PublicKey,
-    now: SystemTime,
-) -> Result<(Vec<Certificate>, Lifetime), String> {
-    let chain = chain.iter().map(|der| Certificate::from_der(der)).collect::<Result<Vec<_>, _>>();
-    let chain = chain.map_err(|e| e.to_string())?;
-    let leaf = chain.first().ok_or("the chain is empty")?;
-    if leaf.public_key().map_err(|e| e.to_string())? != *key {
-        return Err("the leaf is for another key".to_owned());
-    }
-    match Lifetime::of(&chain, chance()) {
-        Some(lifetime) if !lifetime.ended(now) => Ok((chain, lifetime)),
-        _ => Err("it has ended already; do the clocks of server and node agree?".to_owned()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! X.509-SVIDs of workloads: which are to be had, and how they are made.
 
 pub mod cache;
+pub mod chain;
 pub mod lifetime;
 pub mod mint;
 
