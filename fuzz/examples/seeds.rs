@@ -12,6 +12,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use const_oid::AssociatedOid;
 use forge::{Forge, extension};
 use keyd_api::v1;
 use keyd_attest::wire::Public;
@@ -20,13 +21,13 @@ use keyd_attest::{
 };
 use keyd_audit::{Base64, Draft, Event, Files, Log, Origin, Position, SEGMENT_LIMIT, checkpoint_message};
 use keyd_core::{Algorithm, Failure, Operation, Protection, PublicKey, Sealer, Secret, SignInput};
-use keyd_escrow::{EscrowedKey, OperatorKey};
+use keyd_escrow::{EscrowFile, EscrowedKey, OperatorKey};
 use keyd_softkey::SoftKey;
 use keyd_tpm::{PcrValue, PolicyKey, PolicySource, SealTo, Tpm, TpmConfig};
 use keyd_x509::{Signer, Validity, VerifiedRequest};
 use peers::swtpm::Swtpm;
 use prost::Message;
-use x509_cert::ext::pkix::ExtendedKeyUsage;
+use x509_cert::ext::pkix::{AuthorityKeyIdentifier, ExtendedKeyUsage};
 
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::EcP256, Algorithm::EcP384, Algorithm::MlDsa65];
 
@@ -241,16 +242,44 @@ fn requests() -> Result<()> {
     let key = || "n/ec-p256".to_owned();
     let digest = v1::Digest { hash: v1::Hash::Sha256.into(), value: vec![7; 32].into() };
     let sign = |input| v1::SignRequest { key: key(), input: Some(input), padding: 0 }.encode_to_vec();
+    let create = |key: &str| v1::CreateKeyRequest {
+        key: key.to_owned(),
+        algorithm: "ml-dsa-65".to_owned(),
+        protection: String::new(),
+    };
+    let delete = |key: &str| v1::DeleteKeyRequest { key: key.to_owned() }.encode_to_vec();
     let calls = [
+        ("create", b'c', create("n/a").encode_to_vec()),
+        ("create-software", b'c', create("s/a").encode_to_vec()),
+        ("delete", b'd', delete("s/ec-p256")),
+        ("delete-denied", b'd', delete("n/ca")),
         (
-            "create",
-            b'c',
-            v1::CreateKeyRequest {
-                key: "n/a".into(),
-                algorithm: "ml-dsa-65".into(),
-                protection: "hsm".into(),
+            "migrate",
+            b'M',
+            v1::MigrateKeyRequest { key: key(), protection: "tpm-sealed".into(), weaker: true }
+                .encode_to_vec(),
+        ),
+        ("storage-root", b'R', v1::StorageRootRequest { make: true }.encode_to_vec()),
+        ("export", b'E', v1::ExportEscrowRequest { namespace: "n".into() }.encode_to_vec()),
+        ("restore", b'P', restore()?),
+        (
+            "reseal",
+            b'f',
+            v1::ResealRequest {
+                expected: vec![v1::PcrValue { index: 7, value: vec![7; 32].into() }],
+                dry_run: true,
             }
             .encode_to_vec(),
+        ),
+        ("audit-log", b'A', v1::AuditLogRequest { segment: 0, offset: 0 }.encode_to_vec()),
+        ("audit-head", b'h', Vec::new()),
+        ("doctor", b'x', Vec::new()),
+        ("sign-certificate", b'S', sign_certificate()?),
+        (
+            "decapsulate-kem",
+            b'D',
+            v1::DecapsulateRequest { key: "n/ml-kem-768".into(), ciphertext: vec![7; 1088].into() }
+                .encode_to_vec(),
         ),
         (
             "create-long-name",
@@ -309,6 +338,32 @@ fn requests() -> Result<()> {
         put("api_request", name, &[&[method], &*request].concat())?;
     }
     Ok(())
+}
+
+/// An escrow of one key for the namespace that takes it, in the messages that bring it back.
+fn restore() -> Result<Vec<u8>> {
+    use v1::restore_escrow_request::Part;
+    let operator = OperatorKey::generate()?;
+    let key = EscrowedKey::new("s/b".parse()?, 1, 1_800_000_000, &Key::new(Algorithm::MlDsa44)?.0);
+    let file = keyd_escrow::seal(&operator.recipient(), "edge-17", 1_800_000_000, &[key])?;
+    let unlocked = operator.unlock(&EscrowFile::parse(&file)?)?.expose().to_vec();
+    let terms = v1::RestoreEscrowTerms { unlocked: unlocked.into(), node: "edge-17".into(), dry_run: false };
+    let parts = [Part::Terms(terms), Part::Chunk(file.into())];
+    let messages =
+        parts.map(|part| v1::RestoreEscrowRequest { part: Some(part) }.encode_length_delimited_to_vec());
+    Ok(messages.concat())
+}
+
+/// What the CA key of the fuzz target signs, whose public key nobody knows before.
+fn sign_certificate() -> Result<Vec<u8>> {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let issuer = PublicKey::from_raw(Algorithm::MlDsa44, &[1; 1312])?;
+    let key = Key::new(Algorithm::EcP256)?;
+    let mut leaf = Forge::leaf(&issuer, key.0.public_key(), "spiffe://example.org/web", now);
+    leaf.not_before = SystemTime::UNIX_EPOCH;
+    leaf.extensions.retain(|extension| extension.extn_id != AuthorityKeyIdentifier::OID);
+    let input = Some(v1::sign_request::Input::Message(leaf.tbs().into()));
+    Ok(v1::SignRequest { key: "n/ca".into(), input, padding: 0 }.encode_to_vec())
 }
 
 /// What keyd and a worker say to each other while a key is made and used.

@@ -82,8 +82,8 @@ impl AdminService for Services {
     ) -> Result<Response<Self::ResealStream>, Status> {
         let origin = self.permit_node(&request, Operation::Reseal).await.map_err(refuse)?;
         let request = request.into_inner();
-        let tpm = Arc::new(self.tpm.as_ref().ok_or_else(|| refuse(no_tpm()))?.in_background());
         let expected: Arc<[_]> = reseal::expected(request.expected).map_err(refuse)?.into();
+        let tpm = Arc::new(self.tpm.as_ref().ok_or_else(|| refuse(no_tpm()))?.in_background());
         // What cannot be asked for is refused once, and not key by key.
         tpm.examine(Vec::new(), &expected).await.map_err(refuse)?;
         let keys = self.keyring.sealed_by_tpm();
