@@ -287,7 +287,7 @@ async fn for_every_function(actions: &[Action], check: Check) {
 
 /// A token behind the shim, with a key in it.
 pub struct Bench {
-    _dir: TempDir,
+    pub dir: TempDir,
     /// What it is used for.
     what: Use,
     pub faults: Faults,
@@ -313,7 +313,7 @@ impl Bench {
         let key = create(&plain, algorithm).await;
         let faults = Faults::new(&dir.path().join("faults")).unwrap();
         let config = behind_the_shim(&faults, config);
-        Self { _dir: dir, what, faults, config, plain, key }
+        Self { dir, what, faults, config, plain, key }
     }
 
     /// With a worker of its own.
