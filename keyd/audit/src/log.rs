@@ -1,7 +1,7 @@
 //! The log that is being written. Everything here blocks on the disk.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,9 @@ use crate::{AuditError, Base64, Draft, Event, Origin, Report, Verifier};
 
 /// How long a file may grow before the next one begins, in bytes.
 pub const SEGMENT_LIMIT: u64 = 16 << 20; // 16 MiB
+/// How much of a file's end is read to find its last whole line, in bytes: enough for a line; and, where a power cut left no
+/// line of all that was written together, for that.
+const END: [u64; 2] = [64 << 10, 32 << 20]; // 64 KiB, 32 MiB
 
 /// An open log.
 #[derive(Debug)]
@@ -215,15 +218,34 @@ fn verify(dir: &Path, files: &[(u64, PathBuf)], anchor: Option<Head>) -> Result<
 
 /// Cuts off what follows the last newline; says what that was, and how long the file is now.
 fn cut_tail(path: &Path) -> Result<(Option<Torn>, u64), AuditError> {
-    let bytes = fs::read(path).map_err(io(path, "cannot read it"))?;
-    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-    let Some(tail) = bytes.get(whole..).filter(|tail| !tail.is_empty()) else {
-        return Ok((None, whole as u64));
-    };
-    let torn = Torn { bytes: tail.len() as u64, sha384: chain::hash(&[tail]) };
-    let file = OpenOptions::new().write(true).open(path).map_err(io(path, "cannot open it"))?;
-    file.set_len(whole as u64)
-        .and_then(|()| file.sync_all())
-        .map_err(io(path, "cannot cut its torn end off"))?;
-    Ok((Some(torn), whole as u64))
+    let mut file =
+        OpenOptions::new().read(true).write(true).open(path).map_err(io(path, "cannot open it"))?;
+    let (length, tail) = tail(&mut file).map_err(io(path, "cannot read it"))?;
+    let tail = tail.ok_or_else(|| {
+        let why =
+            "no record ends in its last 32 MiB: it is damaged, or no log of keyd's; put back a backup of it";
+        AuditError::Refused { path: path.to_owned(), why: why.to_owned() }
+    })?;
+    if tail.is_empty() {
+        return Ok((None, length));
+    }
+    let torn = Torn { bytes: tail.len() as u64, sha384: chain::hash(&[&tail]) };
+    let whole = length.saturating_sub(torn.bytes);
+    file.set_len(whole).and_then(|()| file.sync_all()).map_err(io(path, "cannot cut its torn end off"))?;
+    Ok((Some(torn), whole))
+}
+
+/// How long a file is, and what follows its last newline; none where that is too long.
+fn tail(file: &mut File) -> io::Result<(u64, Option<Vec<u8>>)> {
+    let length = file.metadata()?.len();
+    for end in END {
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(length.saturating_sub(end)))?;
+        file.take(end).read_to_end(&mut bytes)?;
+        let newline = bytes.iter().rposition(|b| *b == b'\n');
+        if newline.is_some() || length <= end {
+            return Ok((length, Some(bytes.split_off(newline.map_or(0, |at| at + 1)))));
+        }
+    }
+    Ok((length, None))
 }

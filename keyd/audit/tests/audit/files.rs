@@ -103,6 +103,30 @@ fn a_torn_end_is_cut_off_wherever_it_was_torn() {
 }
 
 #[test]
+fn a_torn_end_may_be_as_long_as_what_was_written_together_and_no_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(dir.path(), SEGMENT_LIMIT, None).unwrap();
+    log.append(0, &[created(1)]).unwrap();
+    let durable = log.head();
+    let path = files(dir.path()).remove(0);
+    let whole = fs::metadata(&path).unwrap().len();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    // As a file system leaves what it had made room for, and not yet written.
+    let torn = |bytes: u64| {
+        file.set_len(whole + bytes).unwrap();
+        Log::open(dir.path(), SEGMENT_LIMIT, None)
+    };
+    for bytes in [64 << 10, 1 << 20, (32 << 20) - 1] {
+        let (log, torn) = torn(bytes).unwrap();
+        assert_eq!((log.head(), torn.unwrap().bytes), (durable, bytes));
+        assert_eq!(fs::metadata(&path).unwrap().len(), whole);
+    }
+    let said = torn(32 << 20).unwrap_err().to_string();
+    assert!(said.contains("no record ends in its last 32 MiB"), "{said}");
+    assert_eq!(fs::metadata(&path).unwrap().len(), whole + (32 << 20), "it is left as it is");
+}
+
+#[test]
 fn a_file_that_was_begun_and_never_written_is_begun_again() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = Log::open(dir.path(), SEGMENT_LIMIT, None).unwrap();
