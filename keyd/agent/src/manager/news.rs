@@ -1,6 +1,7 @@
 //! What the server has to say: entries and bundles.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use keyd_core::Failure;
@@ -11,6 +12,7 @@ use super::{Known, Manager};
 use crate::entry::Entry;
 use crate::error::AgentError;
 use crate::server::Numbered;
+use crate::snapshot::Bundle;
 
 impl Manager {
     /// Takes in the server's entries and bundles.
@@ -42,17 +44,23 @@ impl Manager {
         let Some(known) = self.bundles.get_mut(&self.attestor.trust_domain) else { return Ok(()) };
         let Some(new) = self.server.bundle(known.sequence).await? else { return Ok(()) };
         known.sequence = Some(new.sequence);
-        if let Err(error) = self.server.believe(&new.authorities) {
-            tracing::error!(error = %Failure::from(error), "the server's bundle is refused; the one before stays");
-            return Ok(());
-        }
-        known.bundle = new.authorities.as_slice().into();
-        self.changed = true;
-        tracing::info!(authorities = new.authorities.len(), "the trust bundle is up to date");
-        let state = self.state.clone();
-        if let Err(error) = off_worker(move || state.keep_bundle(&new.authorities)).await {
+        let believed = match self.server.to_believe(&new.authorities) {
+            Ok(believed) => believed,
+            Err(error) => {
+                tracing::error!(error = %Failure::from(error), "the server's bundle is refused; the one before stays");
+                return Ok(());
+            }
+        };
+        // On disk before it is used: what it vouches for must be good after a crash too.
+        let (state, bundle) = (self.state.clone(), Bundle::from(new.authorities));
+        let kept = Arc::clone(&bundle);
+        if let Err(error) = off_worker(move || state.keep_bundle(&kept)).await {
             tracing::error!(error = %Failure::from(error), "the bundle is not kept for the next start");
         }
+        self.server.believe(believed);
+        tracing::info!(authorities = bundle.len(), "the trust bundle is up to date");
+        known.bundle = bundle;
+        self.changed = true;
         Ok(())
     }
 

@@ -76,19 +76,23 @@ impl SpireServer {
         let unknown = Connector::new(handshakes.clone(), Settings { identity: nobody, ..settings.clone() })?;
         let known = Connector::new(handshakes, settings)?;
         let server = Self { address, trust_domain, identity, bundles, known, unknown, channel: None };
-        server.believe(bundle)?;
+        server.believe(server.to_believe(bundle)?);
         Ok(server)
     }
 
-    /// Verifies the server by this bundle from now on.
+    /// Reads a bundle of the server's trust domain.
     ///
     /// # Errors
-    /// [`AgentError::Tls`] for authorities that may not be some; the ones before stay.
-    pub fn believe(&self, bundle: &[Certificate]) -> Result<(), AgentError> {
+    /// [`AgentError::Tls`] for authorities that may not be some.
+    pub fn to_believe(&self, bundle: &[Certificate]) -> Result<Bundles, AgentError> {
         let mut bundles = Bundles::default();
         bundles.set(self.trust_domain.clone(), bundle)?;
+        Ok(bundles)
+    }
+
+    /// Verifies the server by this from now on.
+    pub fn believe(&self, bundles: Bundles) {
         self.bundles.send_replace(Arc::new(bundles));
-        Ok(())
     }
 
     /// What the server is verified by.

@@ -76,3 +76,18 @@ async fn what_is_valid_is_served_without_the_server_and_what_has_ended_is_not() 
     let log = agent.service.log().unwrap();
     assert_eq!(log.matches("the agent is attested").count(), 1, "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_is_kept_before_it_is_used_and_used_where_it_cannot_be_kept() {
+    let mut field = Field::start().await.unwrap();
+    field.entry("/web", &[&own_uid()], &[]).await.unwrap();
+    field.stop_server().await.unwrap();
+    let agent = field.agent().await.unwrap();
+    // No file can be put in place of a directory.
+    std::fs::create_dir_all(agent.dir.join("state/bundle.pem/in-the-way")).unwrap();
+    field.start_server().await.unwrap();
+    agent.fetch().await.unwrap();
+    let log = agent.service.log().unwrap();
+    let kept = log.find("the bundle is not kept for the next start").unwrap();
+    assert!(kept < log.find("the trust bundle is up to date").unwrap(), "{log}");
+}
