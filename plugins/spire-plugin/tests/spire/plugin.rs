@@ -96,8 +96,14 @@ async fn a_plugin_lives_until_shutdown_and_leaves_nothing() {
 
 #[tokio::test]
 async fn without_spire_it_says_what_it_is() {
-    let output = timeout(PATIENCE, Command::new(PLUGIN).output()).await.unwrap().unwrap();
-    assert!(!output.status.success());
-    assert!(output.stdout.is_empty());
-    assert!(String::from_utf8(output.stderr).unwrap().starts_with("This is a plugin of SPIRE"));
+    let run = async |args: &[&str]| {
+        let output = timeout(PATIENCE, Command::new(PLUGIN).args(args).output()).await.unwrap().unwrap();
+        let [out, err] = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap());
+        (output.status.success(), out, err)
+    };
+    let (mistaken, out, words) = run(&[]).await;
+    assert!(!mistaken && out.is_empty());
+    assert!(words.starts_with("keyd-spire-plugin is a plugin of SPIRE"), "{words}");
+    assert!(words.contains("x509_ca_algorithm"), "{words}");
+    assert_eq!(run(&["--help"]).await, (true, words, String::new()));
 }
