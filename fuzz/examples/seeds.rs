@@ -13,8 +13,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use const_oid::AssociatedOid;
+use der::Encode;
 use forge::{Forge, extension};
-use keyd_api::v1;
+use keyd_api::{agent, v1};
 use keyd_attest::wire::Public;
 use keyd_attest::{
     Challenge, Credential, EkCertificate, EkKey, Manifest, Payload, PcrSet, PcrValues, References, Response,
@@ -43,7 +44,7 @@ async fn main() -> Result<()> {
     escrows()?;
     requests()?;
     frames()?;
-    spire()
+    spire().await
 }
 
 /// The structures of a TPM, the messages made of them, and what it sealed.
@@ -56,7 +57,14 @@ async fn attestation(swtpm: &Swtpm) -> Result<()> {
     let ek = EkKey::from_public(&ek)?;
     let roots = swtpm.ek_roots().into_iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
     put("ek_roots", "swtpm", &roots.concat())?;
-    put("ek_certificate", "swtpm", &e.ek_certificate.clone().unwrap_or_default())?;
+    let certificate = e.ek_certificate.clone().unwrap_or_default();
+    put("ek_certificate", "swtpm", &certificate)?;
+    put("stored_certificate", "swtpm", &certificate)?;
+    put(
+        "stored_certificate",
+        "padded",
+        &[&[0x10, 0x01, 0x00, 0x01, 0x04], &*certificate, &[0xff; 9]].concat(),
+    )?;
 
     let manifest = Manifest {
         version: Manifest::VERSION,
@@ -397,11 +405,11 @@ fn frames() -> Result<()> {
         )?;
         put("token_value", &format!("signature-{algorithm}"), &vec![7; algorithm.public_len() - 1])?;
     }
-    Ok(())
+    put("wrapped_blob", "keyd", &[&[1][..], &[7; 16], &[8; 12], &[9; 48]].concat())
 }
 
-/// What a SPIRE server sends: `spire.api.types.Entry` and `Bundle`.
-fn spire() -> Result<()> {
+/// What a SPIRE server sends: `spire.api.types.Entry`, `Bundle` and `X509SVID`; and what becomes of it at the agent.
+async fn spire() -> Result<()> {
     let entry = [
         field(1, "0f1c1e3a-entry"),
         field(2, [field(1, "td"), field(2, "/web")].concat()),
@@ -412,7 +420,38 @@ fn spire() -> Result<()> {
     ];
     put("spire_entry", "web", &entry.concat())?;
     let root = fs::read(corpus("certificate", "ec-p256"))?;
-    put("spire_bundle", "td", &[field(1, "td"), field(2, field(1, root)), number(5, 9)].concat())
+    put("spire_bundle", "td", &[field(1, "td"), field(2, field(1, root)), number(5, 9)].concat())?;
+
+    // At the time of the fuzz target.
+    let (ca, td) = (Key::new(Algorithm::EcP256)?, "td".parse()?);
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let root =
+        keyd_x509::self_signed_root(&ca, &td, Validity::starting(now, Duration::from_secs(3600))).await?;
+    let key = Key::new(Algorithm::EcP256)?;
+    let mut leaf = Forge::leaf(ca.public_key(), key.public_key(), "spiffe://td/web", now);
+    leaf.issuer = root.subject().to_string();
+    let tbs = leaf.tbs();
+    let signature = [&[0][..], &ca.sign(&tbs).await?].concat();
+    let leaf = [tbs, forge::tlv(0x30, &leaf.algorithm.to_der()?), forge::tlv(3, &signature)].concat();
+    let leaf = forge::tlv(0x30, &leaf);
+    let chain = [leaf.as_slice(), root.der()];
+    put("spire_svid", "web", &chain.map(|der| field(1, der)).concat())?;
+    put("workload_certificates", "web", &chain.concat())?;
+    let identity = agent::v1::Identity {
+        spiffe_id: "spiffe://td/web".to_owned(),
+        chain: chain.map(|der| der.to_vec().into()).to_vec(),
+        bundles: [("td".to_owned(), agent::v1::Bundle { authorities: vec![root.der().to_vec().into()] })]
+            .into(),
+        handle: "workload/web".to_owned(),
+        public_key: key.public_key().spki().to_vec().into(),
+        not_after: 1_800_003_600,
+    };
+    put("agent_identity", "web", &identity.encode_to_vec())?;
+    put(
+        "process_status",
+        "groups",
+        b"Name:\tweb\nUid:\t1000\t1000\t1000\t1000\nGroups:\t4 24 27 1000 \nNStgid:\t7\n",
+    )
 }
 
 // === helpers ===

@@ -6,6 +6,7 @@ use keyd_core::{Algorithm, Failure, PublicKey};
 use prost::Message;
 
 use crate::wire::{Answer, Opening, Reply, Request};
+use crate::worker::wrap;
 use crate::{ecdsa, frame};
 
 /// Reads a stream of frames as a worker does: what to be, then what to do.
@@ -46,6 +47,13 @@ pub fn signature(algorithm: Algorithm, raw: &[u8]) {
         std::iter::repeat_n(0, zeros).chain(n.as_bytes().iter().copied())
     });
     assert!(padded.eq(raw.iter().copied()), "{der:02x?}");
+}
+
+/// Reads what a token wrapped, as it lies in the store.
+pub fn wrapped_blob(bytes: &[u8]) {
+    if let Some((id, iv, sealed)) = wrap::parts(bytes) {
+        assert_eq!([&bytes[..1], id, iv, sealed].concat(), bytes);
+    }
 }
 
 /// The next message, which must come back the same when it is sent on.

@@ -29,7 +29,8 @@ pub fn follow(client: AgentClient, spiffe_id: Option<String>) -> Newest {
                 identities.send_replace(None);
                 continue;
             };
-            match read(&client, &given) {
+            let signer = AgentSigner { client: client.clone(), handle: given.handle.clone() };
+            match read(&given, Arc::new(signer)) {
                 Ok((identity, bundles)) => {
                     tracing::info!(spiffe_id = %identity.id(), ends = ?identity.not_after(), "identity");
                     // The bundles first, so that no handshake shows a new chain and believes an old root.
@@ -45,9 +46,11 @@ pub fn follow(client: AgentClient, spiffe_id: Option<String>) -> Newest {
     Newest { identity, bundles }
 }
 
-fn read(client: &AgentClient, given: &AgentIdentity) -> Result<(Identity, Bundles), TlsError> {
-    let signer = AgentSigner { client: client.clone(), handle: given.handle.clone() };
-    let key = HandleKey::new(given.public_key.clone(), Arc::new(signer));
+pub(crate) fn read(
+    given: &AgentIdentity,
+    signer: Arc<dyn RemoteSigner>,
+) -> Result<(Identity, Bundles), TlsError> {
+    let key = HandleKey::new(given.public_key.clone(), signer);
     let identity = Identity::new(&certificates(&given.chain)?, Arc::new(key))?;
     let mut bundles = Bundles::default();
     for (name, authorities) in &given.bundles {

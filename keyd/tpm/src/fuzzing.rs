@@ -1,7 +1,7 @@
 //! What the fuzz targets of this crate reach beyond its public interface.
 
 use crate::blob::Blob;
-use crate::{PolicyKey, SignedPolicy, seal};
+use crate::{PolicyKey, SignedPolicy, nv, seal};
 
 /// Reads a sealed blob as unsealing does, and checks that what is read is written the same.
 pub fn sealed_blob(bytes: &[u8]) {
@@ -25,4 +25,11 @@ pub fn signed_policy(text: &[u8]) {
 /// Reads a public key that signs PCR policies.
 pub fn policy_key(pem: &[u8]) {
     let _ = PolicyKey::from_pem(pem);
+}
+
+/// Reads an EK certificate as it lies in the TPM's NV memory.
+pub fn stored_certificate(content: &[u8]) {
+    if let Some(der) = nv::trim(content) {
+        assert_eq!(nv::trim(der), Some(der), "what was cut out is whole");
+    }
 }

@@ -33,7 +33,7 @@ pub(crate) fn certificate(context: &mut Context, index: u32) -> Result<Option<Ve
 }
 
 /// The certificate without a maker's header before it and padding after it.
-fn trim(content: &[u8]) -> Option<&[u8]> {
+pub(crate) fn trim(content: &[u8]) -> Option<&[u8]> {
     let der = match content.strip_prefix(&STORED_CERTIFICATE_TAG) {
         Some(rest) => rest.get(2..)?,
         None => content,

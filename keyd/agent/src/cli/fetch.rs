@@ -87,7 +87,7 @@ async fn fetch(socket: &Path) -> Result<X509svidResponse, Failure> {
 }
 
 /// DER certificates one after another.
-fn certificates(ders: &[u8]) -> Result<Vec<Certificate>, Failure> {
+pub(crate) fn certificates(ders: &[u8]) -> Result<Vec<Certificate>, Failure> {
     let mut reader = SliceReader::new(ders).map_err(|e| unreadable(&e.to_string()))?;
     let mut certificates = Vec::new();
     while !reader.is_finished() {

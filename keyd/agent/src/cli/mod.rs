@@ -8,6 +8,8 @@ mod status;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+#[cfg(fuzzing)]
+pub(crate) use fetch::certificates;
 use keyd_core::{Failure, Reason};
 use keyd_unix::Output;
 use std::path::PathBuf;

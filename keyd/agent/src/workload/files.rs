@@ -21,7 +21,11 @@ const BLOCK: usize = 1 << 17; // 128 KiB
 pub fn supplementary_groups(process: &Path) -> io::Result<Vec<u32>> {
     let mut text = String::new();
     File::open(process.join("status"))?.take(STATUS_LIMIT).read_to_string(&mut text)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Groups:"));
+    groups(&text)
+}
+
+pub(crate) fn groups(status: &str) -> io::Result<Vec<u32>> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
     let groups = line.ok_or_else(|| io::Error::other("the kernel lists no groups"))?.split_whitespace();
     groups.map(|gid| gid.parse().map_err(io::Error::other)).collect()
 }

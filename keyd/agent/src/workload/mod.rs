@@ -1,7 +1,7 @@
 //! Who is calling: the process at the other end of the socket, in selectors as SPIRE names them.
 
 mod connections;
-mod files;
+pub(crate) mod files;
 mod peer;
 mod selectors;
 

@@ -12,7 +12,7 @@ mod keys;
 mod module;
 mod provision;
 mod survey;
-mod wrap;
+pub(crate) mod wrap;
 mod wrapping_keys;
 
 use std::io::{self, IoSliceMut, Read, Write};

@@ -55,17 +55,17 @@ pub(super) fn unseal(
     blob: &[u8],
     context: &[u8],
 ) -> Result<Vec<u8>, Error> {
-    let Some(([VERSION], rest)) = blob.split_first_chunk() else {
-        return Err(Error::DidNotOpen { source: None });
-    };
-    let Some((id, rest)) = rest.split_first_chunk::<ID_LEN>() else {
-        return Err(Error::DidNotOpen { source: None });
-    };
-    let Some((iv, sealed)) = rest.split_first_chunk::<IV_LEN>() else {
-        return Err(Error::DidNotOpen { source: None });
-    };
+    let (id, iv, sealed) = parts(blob).ok_or(Error::DidNotOpen { source: None })?;
     let key = wrapping_keys::with_id(module, session, id)?;
     Ok(std::mem::take(&mut *open(module, session, key, *iv, sealed, context)?))
+}
+
+/// The wrapping key's CKA_ID, the IV, and what is sealed.
+pub(crate) fn parts(blob: &[u8]) -> Option<(&[u8; ID_LEN], &[u8; IV_LEN], &[u8])> {
+    let ([VERSION], rest) = blob.split_first_chunk()? else { return None };
+    let (id, rest) = rest.split_first_chunk()?;
+    let (iv, sealed) = rest.split_first_chunk()?;
+    Some((id, iv, sealed))
 }
 
 fn open(
