@@ -9,7 +9,9 @@ pub(crate) const EXPONENT: [u8; 3] = [1, 0, 1];
 
 /// DER RSAPublicKey (RFC 8017 §A.1.1) of a CKA_MODULUS and CKA_PUBLIC_EXPONENT; `None` for what are no numbers.
 pub(crate) fn public_key(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
-    [UintRef::new(modulus).ok()?, UintRef::new(exponent).ok()?].to_der().ok()
+    // An empty number would be written without its one byte.
+    let number = |bytes| UintRef::new(bytes).ok().filter(|number| !number.as_bytes().is_empty());
+    [number(modulus)?, number(exponent)?].to_der().ok()
 }
 
 /// DER DigestInfo (RFC 8017 §9.2), which CKM_RSA_PKCS pads.
@@ -29,6 +31,17 @@ pub(crate) fn digest_info(hash: Hash, digest: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_token_leaves_empty_is_no_public_key() {
+        assert_eq!(public_key(&[], &EXPONENT), None);
+        assert_eq!(public_key(&[0xC5], &[]), None);
+        assert_eq!(
+            hex::encode(public_key(&[0, 0, 0xC5], &EXPONENT).unwrap()),
+            "3009020200c50203010001",
+            "without needless zeros, and positive"
+        );
+    }
 
     #[test]
     fn a_digest_info_begins_as_the_standard_lists_it() {

@@ -5,6 +5,7 @@
 pub mod interposer;
 pub mod openssl;
 pub mod ports;
+pub mod process;
 pub mod spire;
 pub mod swtpm;
 pub mod token;

@@ -29,7 +29,7 @@ async fn a_frozen_server_holds_up_nobody() {
     let handle = some.unwrap().as_ref().unwrap().handle.clone();
 
     let server = Pid::from_raw(i32::try_from(field.server().pid().unwrap()).unwrap());
-    kill(server, Signal::SIGSTOP).unwrap();
+    peers::process::freeze(server).await.unwrap();
     let status = agent.until(|s| !s["trouble"].is_null()).await.unwrap();
     let trouble = status["trouble"].as_str().unwrap();
     assert!(trouble.contains("did not answer") || trouble.contains("cannot reach"), "{trouble}");

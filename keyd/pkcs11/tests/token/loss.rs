@@ -20,19 +20,10 @@ fn signal(token: &Token, signal: Signal) -> u32 {
     pid
 }
 
-/// Stops the worker, as a hung module would. It has stopped once each of its threads has.
+/// Stops the worker, as a hung module would.
 async fn freeze(token: &Token) -> u32 {
-    let pid = signal(token, Signal::SIGSTOP);
-    let running = || {
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-        threads.flatten().any(|thread| {
-            let status = std::fs::read_to_string(thread.path().join("status")).unwrap();
-            !status.contains("State:\tT")
-        })
-    };
-    while running() {
-        sleep(Duration::from_millis(1)).await;
-    }
+    let pid = token.worker_pid().unwrap();
+    peers::process::freeze(Pid::from_raw(pid.try_into().unwrap())).await.unwrap();
     pid
 }
 

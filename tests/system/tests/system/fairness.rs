@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use keyd_core::{Algorithm, Protection, Reason, SignInput};
-use nix::sys::signal::{Signal, kill};
+use peers::process::freeze;
 use peers::token::Token;
 use system::keyd::{Keyd, namespaces, token_table, write_private};
 use system::other_user::keyd_as_another_user;
@@ -36,7 +36,7 @@ async fn calls_of_one_user_take_turns_over_all_its_connections_and_others_do_not
     let key = keyd.client().create_key(&"hsm/a".parse().unwrap(), Algorithm::EcP256, None).await.unwrap().key;
 
     // Two calls, on connections of their own, that the token keeps.
-    kill(keyd.worker().unwrap(), Signal::SIGSTOP).unwrap();
+    freeze(keyd.worker().unwrap()).await.unwrap();
     let kept: Vec<_> = [keyd.client(), keyd.client()]
         .into_iter()
         .map(|client| {

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use keyd_api::{Client, KeyInfo};
 use keyd_core::{Algorithm, Failure, HealthState, KeyId, Protection, Reason, SignInput};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use peers::process::freeze;
 use peers::token::Token;
 use system::keyd::{Keyd, namespaces, token_table, write_private};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 /// Most keys of the keyd under test.
 const KEYS: usize = 2000;
@@ -132,7 +131,7 @@ async fn a_frozen_token_costs_its_callers_a_deadline_and_nobody_else_anything() 
     let usual = others_for(&keyd, DEADLINE).await;
 
     let worker = keyd.worker().unwrap();
-    freeze(worker).await;
+    freeze(worker).await.unwrap();
     let (callers, others) = tokio::join!(
         async {
             let hurried = client.clone().with_deadline(DEADLINE / 3);
@@ -172,21 +171,6 @@ async fn on_token(dir: &Path, deadline: Duration) -> Keyd {
         + &format!("call_deadline_ms = {}\n", deadline.as_millis())
         + &namespaces(&[("hsm", &[Protection::Hsm]), ("soft", &[Protection::Software])]);
     Keyd::start(dir, &config).await.unwrap()
-}
-
-/// Stops the process, as a hung module would. It has stopped once each of its threads has.
-async fn freeze(process: Pid) {
-    kill(process, Signal::SIGSTOP).unwrap();
-    let running = || {
-        let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
-        threads.flatten().any(|thread| {
-            let status = std::fs::read_to_string(thread.path().join("status")).unwrap();
-            !status.contains("State:\tT")
-        })
-    };
-    while running() {
-        sleep(Duration::from_millis(1)).await;
-    }
 }
 
 async fn failed(client: &Client, key: &KeyInfo) -> (Failure, Duration) {
