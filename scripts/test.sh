@@ -3,5 +3,5 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$root"
-stage "tests" cargo test --locked --workspace
+stage "tests" cargo test --locked --workspace --no-fail-fast
 stage "tests without C" cargo test --locked -p keyd-core -p keyd-softkey --no-default-features --features rustcrypto

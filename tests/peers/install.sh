@@ -51,15 +51,19 @@ nss_or_not() {
     echo "    NSS softoken is absent; its tests will be skipped" >&2
 }
 
+# Go as the user has set it up, but what it fetches and writes stays in target and may be removed with it.
+go_settings=${GOENV:-${XDG_CONFIG_HOME:-$HOME/.config}/go/env}
+go_in_target() {
+    GOENV=$go_settings XDG_CONFIG_HOME=$peers/build/go-config GOPATH=$peers/go GOCACHE=$peers/build/go go "$@"
+}
+
 # The default toolchain of a machine may be older and set to stay so; this one is what go.mod asks for.
 spire() {
     local source=$root/tests/peers/spire out=$peers/spire
     unchanged "$out/built-from" "$source"/go.{mod,sum} && return
     mkdir -p "$out"
     cd "$source"
-    # What Go fetches stays in target, and may be removed with it.
-    GOPATH=$peers/go GOCACHE=$peers/build/go GOENV=off GOTOOLCHAIN=go1.27.3 \
-        go build -mod=readonly -modcacherw -buildvcs=false -o "$out" tool
+    GOTOOLCHAIN=go1.27.3 go_in_target build -mod=readonly -modcacherw -buildvcs=false -o "$out" tool
     fingerprint "$source"/go.{mod,sum} >"$out/built-from"
 }
 
@@ -88,7 +92,7 @@ if [ "${1-}" = --no-nss ]; then with_nss= && shift; fi
 for tool in cargo go; do
     command -v "$tool" >/dev/null || { echo "install $tool first; the README says which" >&2; exit 1; }
 done
-go_version=$(cd / && GOTOOLCHAIN=local go env GOVERSION)
+go_version=$(cd / && GOTOOLCHAIN=local go_in_target env GOVERSION)
 if [ "$(printf '%s\n' go1.21 "$go_version" | sort -V | head -n 1)" != go1.21 ]; then
     echo "$go_version is too old: Go 1.21 or newer fetches the one that SPIRE needs" >&2
     exit 1
