@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use keyd_core::{Failure, Reason};
+use keyd_core::Failure;
 use keyd_unix::{ConfigFile, Output};
 use serde_json::json;
 
@@ -77,9 +77,5 @@ pub fn main() -> ExitCode {
 
 fn run(config: Config) -> Result<(), Failure> {
     keyd_unix::log_to_stderr();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::new(Reason::Internal, format!("cannot start a runtime: {e}")))?;
-    runtime.block_on(serve::serve(config))
+    keyd_unix::runtime()?.block_on(serve::serve(config))
 }

@@ -11,7 +11,7 @@ mod output;
 mod process;
 mod serve;
 
-pub use blocking::off_worker;
+pub use blocking::{off_worker, runtime};
 pub use command_line::parse;
 pub use config::ConfigFile;
 pub use listener::bind;

@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 #[cfg(fuzzing)]
 pub(crate) use fetch::certificates;
-use keyd_core::{Failure, Reason};
 use keyd_unix::Output;
 use std::path::PathBuf;
 
@@ -63,15 +62,10 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Config(config) => config.run(&output),
-        Command::Status(at) => runtime().and_then(|r| r.block_on(status::run(&at.socket, &output))),
-        Command::Fetch(fetch) => runtime().and_then(|r| r.block_on(fetch.run(&output))),
+        Command::Status(at) => {
+            keyd_unix::runtime().and_then(|r| r.block_on(status::run(&at.socket, &output)))
+        }
+        Command::Fetch(fetch) => keyd_unix::runtime().and_then(|r| r.block_on(fetch.run(&output))),
     };
     output.end(result)
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::new(Reason::Internal, format!("cannot start a runtime: {e}")))
 }

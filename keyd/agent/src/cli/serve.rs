@@ -26,7 +26,7 @@ impl Serve {
     /// Whatever keeps the agent from starting.
     pub fn run(self) -> Result<(), Failure> {
         keyd_unix::log_to_stderr();
-        let runtime = super::runtime()?;
+        let runtime = keyd_unix::runtime()?;
         let result = runtime.block_on(run::run(&self.config));
         // A look at a file system that hangs must not keep the process.
         runtime.shutdown_background();

@@ -117,7 +117,7 @@ pub fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::Serve(serve) => serve.run(),
-        command => runtime().and_then(|r| r.block_on(ask(command, &cli.socket, &output))),
+        command => keyd_unix::runtime().and_then(|r| r.block_on(ask(command, &cli.socket, &output))),
     };
     output.end(result)
 }
@@ -142,13 +142,6 @@ async fn ask(command: Command, socket: &Path, output: &Output) -> Result<(), Fai
             Err(Failure::new(Reason::Internal, "not a client command"))
         }
     }
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::new(Reason::Internal, format!("cannot start a runtime: {e}")))
 }
 
 /// Who does what no running keyd does.

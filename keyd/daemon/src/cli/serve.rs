@@ -31,7 +31,7 @@ impl Serve {
         keyd_unix::log_to_stderr();
         let worker =
             WorkerCommand { program: "/proc/self/exe".into(), args: vec![WORKER_COMMAND.to_owned()] };
-        let runtime = super::runtime()?;
+        let runtime = keyd_unix::runtime()?;
         let result = runtime.block_on(serve::serve(&self.config, worker));
         // A call that hangs in a device must not keep the process: its thread ends with it.
         runtime.shutdown_background();
