@@ -137,7 +137,7 @@ fn namespaces(each: &[(&str, Protection)]) -> String {
 
 /// Resident bytes of keyd and of its worker.
 fn resident_with_worker(keyd: &Keyd) -> Result<u64> {
-    Ok(resident(keyd.service().pid()?)? + resident(keyd.worker()?)?)
+    Ok(resident(keyd.process.pid()?)? + resident(keyd.worker()?)?)
 }
 
 fn resident(process: Pid) -> Result<u64> {

@@ -3,7 +3,7 @@
 //! A server or agent that is started again on the same directory goes on with its data.
 
 mod agent;
-mod process;
+mod command;
 mod server;
 
 use std::net::TcpListener;

@@ -7,15 +7,16 @@ use anyhow::{Context, Result, bail};
 use keyd_api::Client;
 use keyd_core::Protection;
 use nix::unistd::Pid;
+use peers::process::Process;
 use serde_json::Value;
 use tokio::process::Command;
 
 use crate::binary;
-use crate::service::Service;
 
 /// A running keyd; killed when dropped.
 pub struct Keyd {
-    service: Service,
+    /// The process and its log.
+    pub process: Process,
     socket: PathBuf,
 }
 
@@ -42,10 +43,17 @@ impl Keyd {
     /// # Errors
     /// With the end of its log, when it does not come up.
     pub async fn on(config: &Path, socket: PathBuf, log: &Path) -> Result<Self> {
-        let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
-        let mut service = Service::spawn(&binary("keyd")?, args, log)?;
-        service.listens_on(&socket).await?;
-        Ok(Self { service, socket })
+        Self::by(&mut serve(config)?, socket, log).await
+    }
+
+    /// Starts keyd by such a command as [`serve`] gives.
+    ///
+    /// # Errors
+    /// With the end of its log, when it does not come up.
+    pub async fn by(command: &mut Command, socket: PathBuf, log: &Path) -> Result<Self> {
+        let mut process = Process::spawn(command, log)?;
+        process.listens_on(&socket).await?;
+        Ok(Self { process, socket })
     }
 
     /// Its socket.
@@ -86,12 +94,7 @@ impl Keyd {
     /// # Errors
     /// It has no worker at the moment.
     pub fn worker(&self) -> Result<Pid> {
-        self.service.children()?.first().copied().context("keyd has no PKCS#11 worker")
-    }
-
-    /// The process.
-    pub fn service(&self) -> &Service {
-        &self.service
+        self.process.children()?.first().copied().context("keyd has no PKCS#11 worker")
     }
 
     /// SIGKILL.
@@ -99,7 +102,7 @@ impl Keyd {
     /// # Errors
     /// The kernel's.
     pub async fn kill(self) -> Result<()> {
-        self.service.kill().await
+        self.process.kill().await
     }
 
     /// SIGTERM, and the wait for an orderly end.
@@ -107,7 +110,7 @@ impl Keyd {
     /// # Errors
     /// It does not end in time, or not with success.
     pub async fn stop(self) -> Result<()> {
-        self.service.stop().await
+        self.process.stop().await
     }
 }
 
@@ -121,6 +124,16 @@ pub fn configure(dir: &Path, rest: &str) -> Result<PathBuf> {
     let file = dir.join("keyd.toml");
     std::fs::write(&file, own + rest)?;
     Ok(file)
+}
+
+/// `keyd serve` on a configuration.
+///
+/// # Errors
+/// keyd was not built.
+pub fn serve(config: &Path) -> Result<Command> {
+    let mut command = Command::new(binary("keyd")?);
+    command.args(["serve", "--config"]).arg(config);
+    Ok(command)
 }
 
 /// `[[namespace]]` tables with the protections that each accepts, and an `[[allow]]` table that lets this user do

@@ -7,7 +7,6 @@ pub mod keyd;
 pub mod minter;
 pub mod openssl;
 pub mod other_user;
-pub mod service;
 pub mod spire;
 
 use std::path::PathBuf;

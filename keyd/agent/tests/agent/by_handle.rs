@@ -85,7 +85,7 @@ async fn a_killed_agent_leaves_keys_that_its_next_start_destroys() {
     assert_eq!(keys_by_handle(&field).await, [first.handle.as_str()]);
 
     let dir = agent.dir.clone();
-    agent.service.kill().await.unwrap();
+    agent.process.kill().await.unwrap();
     let agent = Agent::start(&dir).await.unwrap();
     let second = identity(&mut identities, |i| i.handle != first.handle).await;
     assert_eq!(keys_by_handle(&field).await, [second.handle.as_str()]);

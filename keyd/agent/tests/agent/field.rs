@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use keyd_api::agent::AgentClient;
+use peers::process::Process;
 use peers::spire::{ServerConfig, SpireServer};
 use peers::swtpm::Swtpm;
 use peers::token::Token;
 use serde_json::Value;
 use system::keyd::{Keyd, token_table, write_private};
-use system::service::Service;
 use system::spire::{attestation_plugins, server_plugins};
 use tempfile::TempDir;
 use tokio::net::UnixDatagram;
@@ -135,7 +135,7 @@ impl Field {
 
 /// A running agent; killed when dropped.
 pub struct Agent {
-    pub service: Service,
+    pub process: Process,
     pub dir: PathBuf,
     /// What systemd would hear.
     manager: UnixDatagram,
@@ -147,12 +147,11 @@ impl Agent {
         let notify = dir.join("notify.sock");
         let _ = std::fs::remove_file(&notify);
         let manager = UnixDatagram::bind(&notify)?;
-        let environment = format!("NOTIFY_SOCKET={}", notify.display());
-        let config = dir.join("agent.toml").display().to_string();
-        let args = [&environment, AGENT, "serve", "--config", &config];
-        let mut service = Service::spawn(Path::new("/usr/bin/env"), args, &dir.join("agent.log"))?;
-        service.listens_on(&dir.join("agent.sock")).await?;
-        Ok(Self { service, dir: dir.to_owned(), manager })
+        let mut serve = Command::new(AGENT);
+        serve.args(["serve", "--config"]).arg(dir.join("agent.toml")).env("NOTIFY_SOCKET", &notify);
+        let mut process = Process::spawn(&mut serve, &dir.join("agent.log"))?;
+        process.listens_on(&dir.join("agent.sock")).await?;
+        Ok(Self { process, dir: dir.to_owned(), manager })
     }
 
     /// What systemd has heard meanwhile.
@@ -196,7 +195,7 @@ impl Agent {
                 return Ok(status);
             }
             if Instant::now() > deadline {
-                bail!("{status:#}\n{}", self.service.log()?);
+                bail!("{status:#}\n{}", self.process.log()?);
             }
             sleep(PAUSE).await;
         }
@@ -205,8 +204,8 @@ impl Agent {
     /// Waits until the log has these words.
     pub async fn says(&self, words: &str) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        while !self.service.log()?.contains(words) {
-            ensure!(Instant::now() < deadline, "{words:?} is not in\n{}", self.service.log()?);
+        while !self.process.log()?.contains(words) {
+            ensure!(Instant::now() < deadline, "{words:?} is not in\n{}", self.process.log()?);
             sleep(PAUSE).await;
         }
         Ok(())
@@ -228,7 +227,7 @@ impl Agent {
             if fetched.code == Some(0) {
                 return Ok(fetched.dir);
             }
-            ensure!(Instant::now() < deadline, "{}\n{}", fetched.said, self.service.log()?);
+            ensure!(Instant::now() < deadline, "{}\n{}", fetched.said, self.process.log()?);
             sleep(PAUSE).await;
         }
     }

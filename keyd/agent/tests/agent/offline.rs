@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::field::{Agent, Field, PATIENCE};
@@ -28,7 +27,7 @@ async fn a_frozen_server_holds_up_nobody() {
     let some = timeout(PATIENCE, identities.wait_for(Option::is_some)).await.unwrap();
     let handle = some.unwrap().as_ref().unwrap().handle.clone();
 
-    let server = Pid::from_raw(i32::try_from(field.server().pid().unwrap()).unwrap());
+    let server = field.server().process.pid().unwrap();
     peers::process::freeze(server).await.unwrap();
     let status = agent.until(|s| !s["trouble"].is_null()).await.unwrap();
     let trouble = status["trouble"].as_str().unwrap();
@@ -66,14 +65,14 @@ async fn what_is_valid_is_served_without_the_server_and_what_has_ended_is_not() 
 
     // A start without the server finds the agent's own SVID again.
     let dir = agent.dir.clone();
-    agent.service.stop().await.unwrap();
+    agent.process.stop().await.unwrap();
     let agent = Agent::start(&dir).await.unwrap();
     agent.until(|s| s["agent"]["spiffe_id"] == field.agent_id.as_str()).await.unwrap();
     let refused = agent.try_fetch().await.unwrap();
     assert!(refused.said.contains("has not heard from its server"), "{}", refused.said);
     field.start_server().await.unwrap();
     agent.fetch().await.unwrap();
-    let log = agent.service.log().unwrap();
+    let log = agent.process.log().unwrap();
     assert_eq!(log.matches("the agent is attested").count(), 1, "{log}");
 }
 
@@ -87,7 +86,7 @@ async fn a_bundle_is_kept_before_it_is_used_and_used_where_it_cannot_be_kept() {
     std::fs::create_dir_all(agent.dir.join("state/bundle.pem/in-the-way")).unwrap();
     field.start_server().await.unwrap();
     agent.fetch().await.unwrap();
-    let log = agent.service.log().unwrap();
+    let log = agent.process.log().unwrap();
     let kept = log.find("the bundle is not kept for the next start").unwrap();
     assert!(kept < log.find("the trust bundle is up to date").unwrap(), "{log}");
 }

@@ -34,6 +34,6 @@ async fn svids_are_replaced_in_time_and_the_agents_own_by_another_attestation() 
     let status = agent.until(|s| s["agent"]["key"] == "keyd-agent/agent-svid-B").await.unwrap();
     let contact = status["last_contact"].as_i64().unwrap();
     agent.until(|s| s["last_contact"].as_i64().unwrap() > contact).await.unwrap();
-    let log = agent.service.log().unwrap();
+    let log = agent.process.log().unwrap();
     assert!(!log.contains("trouble"), "{log}");
 }

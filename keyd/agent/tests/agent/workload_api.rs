@@ -65,8 +65,8 @@ async fn workloads_get_what_entries_give_them_and_nothing_else() {
     assert_eq!(status["agent"]["key"], "keyd-agent/agent-svid-A");
     assert_eq!(status["workloads"][0]["hint"], "internal");
     assert!(status["workloads"][1]["seconds_left"].as_i64().unwrap() > 3000, "{status}");
-    assert_eq!(agent.service.log().unwrap().matches("an SVID is issued").count(), 2);
-    agent.service.stop().await.unwrap();
+    assert_eq!(agent.process.log().unwrap().matches("an SVID is issued").count(), 2);
+    agent.process.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +13,12 @@ use keyd_tls::{
     Settings, TlsError,
 };
 use keyd_x509::SpiffeId;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use peers::openssl::{self, Issued, Subject};
+use peers::process::Process;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -113,15 +112,14 @@ impl RemoteSigner for Signer {
 /// The program under test.
 pub struct Proxy {
     pub address: String,
-    child: Child,
-    log: PathBuf,
+    process: Process,
 }
 
 impl Proxy {
     /// Starts it and waits until it tells the service manager that it is ready.
     async fn start(world: &World, more: &str) -> Self {
         let dir = tempfile::tempdir_in(world.dir.path()).unwrap().keep();
-        let (config, log, notify) = (dir.join("proxy.toml"), dir.join("log"), dir.join("notify"));
+        let (config, notify) = (dir.join("proxy.toml"), dir.join("notify"));
         let text = format!(
             "listen = \"127.0.0.1:0\"\nagent_socket = \"{}\"\nallow = [\"{CLIENT}\"]\n{more}\n",
             world.socket().display()
@@ -129,14 +127,9 @@ impl Proxy {
         std::fs::write(&config, text).unwrap();
         let manager = UnixDatagram::bind(&notify).unwrap();
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_keyd-proxy"))
-            .args(["serve", "--config", config.to_str().unwrap()])
-            .env("NOTIFY_SOCKET", &notify)
-            .stdin(Stdio::null())
-            .stderr(std::fs::File::create(&log).unwrap())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+        let mut serve = Command::new(env!("CARGO_BIN_EXE_keyd-proxy"));
+        serve.args(["serve", "--config"]).arg(&config).env("NOTIFY_SOCKET", &notify);
+        let process = Process::spawn(&mut serve, &dir.join("log")).unwrap();
         let state = tokio::task::spawn_blocking(move || {
             let mut buffer = [0; 1024];
             let length = manager.recv(&mut buffer).unwrap();
@@ -145,14 +138,14 @@ impl Proxy {
         let state = state.await.unwrap();
         assert!(state.contains("READY=1"), "{state}");
         let address = state.split("STATUS=listening on ").nth(1).unwrap().split(' ').next().unwrap();
-        Self { address: address.to_owned(), child, log }
+        Self { address: address.to_owned(), process }
     }
 
     /// Waits until the log holds `text` so many times.
     pub async fn logged(&self, text: &str, times: usize) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let log = std::fs::read_to_string(&self.log).unwrap();
+            let log = self.process.log().unwrap();
             if log.matches(text).count() >= times {
                 return;
             }
@@ -167,11 +160,11 @@ impl Proxy {
     }
 
     pub fn terminate(&self) {
-        kill(Pid::from_raw(self.child.id().unwrap().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        self.process.signal(Signal::SIGTERM).unwrap();
     }
 
     /// Waits for its end; whether that was a good one.
     pub async fn ended(&mut self) -> bool {
-        timeout(PATIENCE, self.child.wait()).await.expect("in time").unwrap().success()
+        self.process.ended().await.unwrap().success()
     }
 }

@@ -103,20 +103,17 @@ async fn a_server_issues_under_an_ml_dsa_ca_and_root() {
     assert_eq!(keyd.algorithms("spire-server").await["x509-CA-A"], Algorithm::MlDsa65);
     assert_eq!(keyd.algorithms("spire-server").await["JWT-Signer-A"], Algorithm::EcP256);
 
-    let pid = server.pid().unwrap();
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let plugins = server.process.children().unwrap();
     let before = Instant::now();
     // As systemd does it: to the plugins too.
-    for child in children.split_whitespace() {
-        let child = nix::unistd::Pid::from_raw(child.parse().unwrap());
-        nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGTERM).unwrap();
+    for plugin in plugins {
+        nix::sys::signal::kill(plugin, nix::sys::signal::Signal::SIGTERM).unwrap();
     }
-    let log = server.log_file().to_owned();
     assert_eq!(sockets(dir.path()).len(), 2);
     server.stop().await.unwrap();
     assert!(before.elapsed() < Duration::from_secs(2), "{:?}", before.elapsed());
     assert!(sockets(dir.path()).is_empty());
-    let log = std::fs::read_to_string(log).unwrap();
+    let log = std::fs::read_to_string(dir.path().join("spire-server.log")).unwrap();
     assert_eq!(complaints(&log), [""; 0], "{log}");
     assert!(log.contains("level=info msg=\"Issued SPIRE's CA\""), "{log}");
 }
@@ -136,7 +133,7 @@ async fn a_configuration_in_json_works_too_and_a_restart_keeps_the_root() {
     let new = second.mint("spiffe://plugins.test/a").await.unwrap();
     assert_ne!(chain(&new.svid)[1], old[1], "SPIRE makes a new CA");
     assert_eq!(chain(&new.bundle), chain(&root));
-    assert!(second.log().unwrap().contains("jwt_keys=1"), "the JWT key is found again");
+    assert!(second.process.log().unwrap().contains("jwt_keys=1"), "the JWT key is found again");
     second.stop().await.unwrap();
 }
 
@@ -146,7 +143,7 @@ async fn a_killed_server_leaves_sockets_that_its_next_start_removes() {
     let keyd = Keyd::start(dir.path()).await;
     let root = keyd.root(DOMAIN).await;
     let config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
-    SpireServer::start(dir.path(), &config).await.unwrap().kill().await.unwrap();
+    SpireServer::start(dir.path(), &config).await.unwrap().process.kill().await.unwrap();
     let dead = sockets(dir.path());
     assert_eq!(dead.len(), 2);
 
@@ -169,7 +166,7 @@ async fn a_restart_of_keyd_is_waited_out() {
         keyd.come_back().await;
     });
     minted.unwrap();
-    assert!(server.log().unwrap().contains("Trying again"));
+    assert!(server.process.log().unwrap().contains("Trying again"));
     server.stop().await.unwrap();
 }
 
@@ -245,7 +242,7 @@ KeyManager "keyd" {{
     let svid = agent.fetch().await.unwrap();
     assert_eq!(chain(&svid.svid)[0].leaf_spiffe_id().unwrap().as_str(), "spiffe://plugins.test/app");
     assert_eq!(keyd.algorithms("spire-agent").await["agent-svid-A"], Algorithm::EcP256);
-    let log = agent.log().unwrap();
+    let log = agent.process.log().unwrap();
     assert_eq!(complaints(&log), [""; 0], "{log}");
     agent.stop().await.unwrap();
     server.stop().await.unwrap();

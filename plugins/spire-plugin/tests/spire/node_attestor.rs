@@ -97,7 +97,7 @@ NodeAttestor "keyd_tpm" {{
     /// Starts an agent that must be refused with this sentence. SPIRE's agent gives up at once on some codes and tries
     /// for a minute on others; the first refusal is enough.
     async fn refused(&self, name: &str, key_manager: &str, sentence: &str) {
-        let log = self.dir.path().join(name).join("agent.log");
+        let log = self.dir.path().join(name).join("spire-agent.log");
         let said = async {
             while !std::fs::read_to_string(&log).unwrap_or_default().contains(sentence) {
                 sleep(PAUSE).await;
@@ -166,7 +166,7 @@ async fn an_agent_attests_with_its_tpm_once_enrolled_and_until_a_pcr_moves() {
         assert!(shown.contains(&format!("keyd_tpm:{selector}")), "{selector}: {shown}");
     }
     assert!(shown.contains("Can re-attest     : true"), "{shown}");
-    let log = agent.log().unwrap();
+    let log = agent.process.log().unwrap();
     assert_eq!(complaints(&log), [""; 0], "{log}");
 
     let uid = format!("unix:uid:{}", nix::unistd::getuid());
@@ -190,7 +190,7 @@ async fn a_renewal_is_another_attestation_that_vouches_for_the_new_key() {
     field.enrol().await;
     let agent = field.agent("a", &field.keyd_keys()).await.unwrap();
     let renewed = async {
-        while !agent.log().unwrap().contains("Successfully reattested node") {
+        while !agent.process.log().unwrap().contains("Successfully reattested node") {
             sleep(PAUSE).await;
         }
     };
@@ -207,7 +207,7 @@ async fn a_key_that_the_attestation_did_not_name_is_not_certified() {
     field.agent("a", &keys).await.unwrap().stop().await.unwrap();
     // The TPM vouches for the keys in keyd; the agent would have another certified.
     field.refused("other", MEMORY, "did not vouch for the key").await;
-    let log = field.server.log().unwrap();
+    let log = field.server.process.log().unwrap();
     assert!(log.contains("Refused to certify an agent's key"), "{log}");
 }
 
@@ -217,6 +217,6 @@ async fn a_list_that_cannot_be_read_lets_nobody_in() {
     field.enrol().await;
     std::fs::write(field.enrolled("broken.json"), "{").unwrap();
     field.refused("a", &field.keyd_keys(), "its log says why").await;
-    let log = field.server.log().unwrap();
+    let log = field.server.process.log().unwrap();
     assert!(log.contains("broken.json: EOF while parsing"), "{log}");
 }

@@ -6,8 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::time::{Instant, sleep};
 
-use super::process::Process;
+use super::command::{ask, start};
 use super::server::Minted;
+use crate::process::Process;
+
+/// The program.
+const NAME: &str = "spire-agent";
 
 /// How long an entry may take to reach the agent.
 const FETCH: Duration = Duration::from_secs(30);
@@ -33,7 +37,8 @@ pub struct AgentConfig {
 
 /// A running spire-agent; killed when dropped.
 pub struct SpireAgent {
-    process: Process,
+    /// The process, its log over all its starts and its plugins.
+    pub process: Process,
     dir: PathBuf,
 }
 
@@ -72,7 +77,7 @@ impl SpireAgent {
         let file = dir.join("agent.conf");
         std::fs::write(&file, config.text(dir))?;
         let token: Vec<&str> = config.join_token.iter().flat_map(|t| ["-joinToken", t]).collect();
-        let process = Process::start("spire-agent", dir, &file, &token, dir.join("agent.sock")).await?;
+        let process = start(NAME, dir, &file, &token, &dir.join("agent.sock")).await?;
         Ok(Self { process, dir: dir.to_owned() })
     }
 
@@ -85,7 +90,8 @@ impl SpireAgent {
         let dir = tempfile::Builder::new().prefix("svid-").tempdir_in(&self.dir)?.keep();
         let to = dir.to_str().context("path is not UTF-8")?;
         let deadline = Instant::now() + FETCH;
-        while let Err(error) = self.process.command(&["api", "fetch", "x509", "-write", to]).await {
+        let (socket, fetch) = (self.dir.join("agent.sock"), ["api", "fetch", "x509", "-write", to]);
+        while let Err(error) = ask(NAME, &fetch, &socket).await {
             if Instant::now() > deadline {
                 return Err(error);
             }
@@ -98,45 +104,11 @@ impl SpireAgent {
         })
     }
 
-    /// The Workload API's socket.
-    pub fn socket(&self) -> &Path {
-        &self.process.socket
-    }
-
-    /// Everything it and its plugins have logged, over all its starts.
-    ///
-    /// # Errors
-    /// The file's.
-    pub fn log(&self) -> Result<String> {
-        Ok(std::fs::read_to_string(self.log_file())?)
-    }
-
-    /// The file it logs to.
-    pub fn log_file(&self) -> &Path {
-        &self.process.log
-    }
-
-    /// Its process id.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn pid(&self) -> Result<u32> {
-        self.process.pid()
-    }
-
     /// SIGTERM, and the wait for an orderly end.
     ///
     /// # Errors
     /// It does not end in time, or not with success.
     pub async fn stop(self) -> Result<()> {
         self.process.stop().await
-    }
-
-    /// SIGKILL.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub async fn kill(self) -> Result<()> {
-        self.process.kill().await
     }
 }

@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tokio::process::Command;
 
+use super::command::{ask, binary, run, start};
 use super::free_port;
-use super::process::{Process, binary, run};
+use crate::process::Process;
+
+/// The program.
+const NAME: &str = "spire-server";
 
 /// What a server is started with.
 #[derive(Clone, Debug)]
@@ -45,7 +49,8 @@ pub struct Minted {
 
 /// A running spire-server; killed when dropped.
 pub struct SpireServer {
-    process: Process,
+    /// The process, its log over all its starts and its plugins.
+    pub process: Process,
     dir: PathBuf,
 }
 
@@ -70,8 +75,8 @@ impl ServerConfig {
     /// The command's, when SPIRE or a plugin finds the configuration wrong.
     pub async fn validate(&self, dir: &Path) -> Result<String> {
         let file = self.write(dir)?;
-        let mut command = Command::new(binary("spire-server")?);
-        command.arg("validate").arg("-config").arg(file);
+        let mut command = Command::new(binary(NAME)?);
+        command.arg("validate").arg("-config").arg(file).env("TMPDIR", dir);
         run(command).await
     }
 
@@ -126,7 +131,7 @@ impl SpireServer {
     /// With the end of its log, when the server ends or does not become healthy in time.
     pub async fn start(dir: &Path, config: &ServerConfig) -> Result<Self> {
         let file = config.write(dir)?;
-        let process = Process::start("spire-server", dir, &file, &[], dir.join("api.sock")).await?;
+        let process = start(NAME, dir, &file, &[], &dir.join("api.sock")).await?;
         Ok(Self { process, dir: dir.to_owned() })
     }
 
@@ -137,7 +142,7 @@ impl SpireServer {
     pub async fn mint(&self, spiffe_id: &str) -> Result<Minted> {
         let dir = tempfile::Builder::new().prefix("svid-").tempdir_in(&self.dir)?.keep();
         let to = dir.to_str().context("path is not UTF-8")?;
-        self.process.command(&["x509", "mint", "-spiffeID", spiffe_id, "-write", to]).await?;
+        self.command(&["x509", "mint", "-spiffeID", spiffe_id, "-write", to]).await?;
         Ok(Minted { svid: dir.join("svid.pem"), key: dir.join("key.pem"), bundle: dir.join("bundle.pem") })
     }
 
@@ -148,7 +153,7 @@ impl SpireServer {
     pub async fn entry_create(&self, parent_id: &str, spiffe_id: &str, selectors: &[&str]) -> Result<String> {
         let mut args = vec!["entry", "create", "-parentID", parent_id, "-spiffeID", spiffe_id];
         args.extend(selectors.iter().flat_map(|s| ["-selector", s]));
-        self.process.command(&args).await
+        self.command(&args).await
     }
 
     /// `token generate`: a join token for an agent that also gets `spiffe_id`.
@@ -156,7 +161,7 @@ impl SpireServer {
     /// # Errors
     /// The command's.
     pub async fn join_token(&self, spiffe_id: &str) -> Result<String> {
-        let text = self.process.command(&["token", "generate", "-spiffeID", spiffe_id]).await?;
+        let text = self.command(&["token", "generate", "-spiffeID", spiffe_id]).await?;
         let token = text.lines().find_map(|l| l.strip_prefix("Token: "));
         Ok(token.with_context(|| format!("no token in {text:?}"))?.trim().to_owned())
     }
@@ -166,7 +171,7 @@ impl SpireServer {
     /// # Errors
     /// The command's.
     pub async fn bundle(&self) -> Result<String> {
-        self.process.command(&["bundle", "show"]).await
+        self.command(&["bundle", "show"]).await
     }
 
     /// Any other command that talks to the server, such as `["agent", "list"]`.
@@ -174,28 +179,7 @@ impl SpireServer {
     /// # Errors
     /// The command's.
     pub async fn command(&self, args: &[&str]) -> Result<String> {
-        self.process.command(args).await
-    }
-
-    /// Everything it and its plugins have logged, over all its starts.
-    ///
-    /// # Errors
-    /// The file's.
-    pub fn log(&self) -> Result<String> {
-        Ok(std::fs::read_to_string(self.log_file())?)
-    }
-
-    /// The file it logs to.
-    pub fn log_file(&self) -> &Path {
-        &self.process.log
-    }
-
-    /// Its process id.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn pid(&self) -> Result<u32> {
-        self.process.pid()
+        ask(NAME, args, &self.dir.join("api.sock")).await
     }
 
     /// SIGTERM, and the wait for an orderly end.
@@ -204,13 +188,5 @@ impl SpireServer {
     /// It does not end in time, or not with success.
     pub async fn stop(self) -> Result<()> {
         self.process.stop().await
-    }
-
-    /// SIGKILL.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub async fn kill(self) -> Result<()> {
-        self.process.kill().await
     }
 }

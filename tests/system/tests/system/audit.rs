@@ -237,7 +237,7 @@ async fn a_full_disk_refuses_changes_and_nothing_else() {
 }
 
 async fn limit_files(keyd: &Keyd, bytes: &str) {
-    let pid = keyd.service().pid().unwrap().to_string();
+    let pid = keyd.process.pid().unwrap().to_string();
     let limit = format!("--fsize={bytes}:unlimited");
     let done = Command::new("prlimit").args(["--pid", &pid, &limit]).status().await.unwrap();
     assert!(done.success());

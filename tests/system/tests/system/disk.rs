@@ -60,7 +60,7 @@ async fn a_full_disk_refuses_changes_and_loses_nothing_and_reads_go_on() {
     let keyd = Keyd::start(dir.path(), &namespaces(&[("soft", &[Protection::Software])])).await.unwrap();
     let client = keyd.client();
     create(&client, "soft/first", Algorithm::MlDsa87).await.unwrap();
-    let process = keyd.service().pid().unwrap();
+    let process = keyd.process.pid().unwrap();
     limit_files(process, Some(size(dir.path()))).await;
 
     let (mut made, refusal) = fill(&client, "soft", Algorithm::MlDsa87).await;
@@ -101,7 +101,7 @@ async fn a_key_that_finds_no_room_in_the_store_leaves_none_in_the_token() {
     let client = keyd.client();
     // The worker runs before the limit, and is not under it.
     let held = create(&client, "hsm/held", Algorithm::EcP256).await.unwrap();
-    limit_files(keyd.service().pid().unwrap(), Some(size(dir.path()))).await;
+    limit_files(keyd.process.pid().unwrap(), Some(size(dir.path()))).await;
     let (mut made, _) = fill(&client, "soft", Algorithm::MlDsa87).await;
     made.push(held);
     let refusal = create(&client, "hsm/refused", Algorithm::EcP256).await.unwrap_err();

@@ -5,23 +5,19 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
+use peers::process::Process;
 use peers::spire::free_port;
 use peers::swtpm::Swtpm;
 use serde_json::Value;
 use system::binary;
 use system::keyd::{Keyd, write_private};
-use system::service::Service;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
 /// Where the package puts the plugin.
 const PLUGIN: &str = "/usr/bin/keyd-spire-plugin";
-/// How long an agent may take to attest on a busy machine, and the pause between two looks.
-const ATTESTED: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// A machine's file system, as far as the examples name it.
 struct Machine(TempDir);
@@ -84,12 +80,12 @@ impl Machine {
     }
 
     /// spire-server or spire-agent on a configuration; it listens once it is up, an agent once it is attested.
-    async fn spire(&self, name: &str, config: &Path) -> Service {
-        let program = peers::dir().join("spire").join(name);
-        let args = ["run".as_ref(), "-config".as_ref(), config.as_os_str()];
-        let mut service = Service::spawn(&program, args, &self.path(&format!("{name}.log"))).unwrap();
-        service.listens_on(&self.path(&format!("run/{name}/api.sock"))).await.unwrap();
-        service
+    async fn spire(&self, name: &str, config: &Path) -> Process {
+        let mut run = Command::new(peers::dir().join("spire").join(name));
+        run.args(["run", "-config"]).arg(config);
+        let mut process = Process::spawn(&mut run, &self.path(&format!("{name}.log"))).unwrap();
+        process.listens_on(&self.path(&format!("run/{name}/api.sock"))).await.unwrap();
+        process
     }
 
     async fn ask_server(&self, args: &[&str]) -> String {
@@ -156,7 +152,7 @@ async fn field_node() -> (Machine, Swtpm, Keyd) {
 struct Line {
     host: Machine,
     server_keyd: Keyd,
-    server: Service,
+    server: Process,
     /// As the configurations write it.
     port: u16,
     node: Machine,
@@ -202,7 +198,7 @@ impl Line {
         assert_eq!(keys["keys"][0]["protection"], "tpm-sealed", "{keys}");
     }
 
-    async fn stop(self, agent: Service) {
+    async fn stop(self, agent: Process) {
         for service in [agent, self.server] {
             service.stop().await.unwrap();
         }
@@ -275,14 +271,10 @@ async fn the_proxy_starts_with_its_example_and_waits_for_its_identity() {
     let port = free_port().unwrap();
     let listen = format!("127.0.0.1:{port}");
     let config = machine.install("proxy.toml", "etc/keyd/proxy/web.toml", &[("0.0.0.0:8443", &listen)]);
-    let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
-    let proxy = Service::spawn(&binary("keyd-proxy").unwrap(), args, &machine.path("proxy.log")).unwrap();
-    let taken = async {
-        while TcpStream::connect(&listen).await.is_err() {
-            tokio::time::sleep(PAUSE).await;
-        }
-    };
-    tokio::time::timeout(ATTESTED, taken).await.unwrap_or_else(|_| panic!("{}", proxy.log().unwrap()));
+    let mut serve = Command::new(binary("keyd-proxy").unwrap());
+    serve.args(["serve", "--config"]).arg(&config);
+    let mut proxy = Process::spawn(&mut serve, &machine.path("proxy.log")).unwrap();
+    proxy.until("listening", async || TcpStream::connect(&listen).await.is_ok()).await.unwrap();
     proxy.stop().await.unwrap();
 
     let check = Command::new(binary("keyd-proxy").unwrap())
@@ -323,20 +315,16 @@ async fn keyd_agent_attests_with_its_example() {
     line.give_bundle("etc/keyd/trust-bundle.pem").await;
     let config = line.node.install("agent.toml", "etc/keyd/agent.toml", &[("8081", &line.port.to_string())]);
     let (program, socket) = (binary("keyd-agent").unwrap(), line.node.path("run/keyd-agent/agent.sock"));
-    let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
-    let mut agent = Service::spawn(&program, args, &line.node.path("agent.log")).unwrap();
+    let mut serve = Command::new(&program);
+    serve.args(["serve", "--config"]).arg(config);
+    let mut agent = Process::spawn(&mut serve, &line.node.path("agent.log")).unwrap();
     agent.listens_on(&socket).await.unwrap();
-    let attested = async {
-        loop {
-            let status = Command::new(&program).args(["--json", "status", "--socket"]).arg(&socket).output();
-            let status = serde_json::from_slice::<Value>(&status.await.unwrap().stdout).unwrap();
-            if !status["agent"].is_null() {
-                break;
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+    let is_attested = async || {
+        let status = Command::new(&program).args(["--json", "status", "--socket"]).arg(&socket).output();
+        let status = serde_json::from_slice::<Value>(&status.await.unwrap().stdout).unwrap();
+        !status["agent"].is_null()
     };
-    tokio::time::timeout(ATTESTED, attested).await.unwrap_or_else(|_| panic!("{}", agent.log().unwrap()));
+    agent.until("attested", is_attested).await.unwrap();
     line.is_attested("keyd-agent").await;
     line.stop(agent).await;
 }

@@ -74,7 +74,7 @@ async fn connections_of_one_user_leave_room_for_others() {
     }
     let refused = keyd.client().status().await.unwrap_err();
     assert_eq!(refused.reason, Reason::Unreachable, "{refused}");
-    assert!(keyd.service().log().unwrap().contains("limits.connections_per_user"));
+    assert!(keyd.process.log().unwrap().contains("limits.connections_per_user"));
     assert_another_user_is_answered(dir.path()).await;
     held.pop();
     // keyd learns of the end of a connection a moment later.

@@ -1,19 +1,19 @@
 //! keyd as systemd runs it: readiness, watchdog, reload, a socket that is handed over, and an orderly end.
 
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use keyd_api::Client;
 use keyd_core::{Algorithm, Protection, Reason, SignInput};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
+use peers::process::Process;
 use system::binary;
-use system::keyd::{Keyd, configure, namespaces};
+use system::keyd::{Keyd, configure, namespaces, serve};
 use tempfile::TempDir;
 use tokio::net::UnixDatagram;
-use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::process::Command;
+use tokio::time::{Instant, timeout};
 
 /// How long systemd waits for a ping, in these tests.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -24,7 +24,7 @@ const LONG: Duration = Duration::from_secs(60);
 struct Watched {
     dir: TempDir,
     config: PathBuf,
-    child: Child,
+    process: Process,
     manager: UnixDatagram,
 }
 
@@ -34,18 +34,10 @@ impl Watched {
         let config = configure(dir.path(), &soft(&["dev"])).unwrap();
         let notify = dir.path().join("notify");
         let manager = UnixDatagram::bind(&notify).unwrap();
-        let log = std::fs::File::create(dir.path().join("keyd.log")).unwrap();
-        let child = Command::new(binary("keyd").unwrap())
-            .args(["serve", "--config"])
-            .arg(&config)
-            .env("NOTIFY_SOCKET", &notify)
-            .env("WATCHDOG_USEC", PATIENCE.as_micros().to_string())
-            .stdin(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let watched = Self { dir, config, child, manager };
+        let mut serve = serve(&config).unwrap();
+        serve.env("NOTIFY_SOCKET", &notify).env("WATCHDOG_USEC", PATIENCE.as_micros().to_string());
+        let process = Process::spawn(&mut serve, &dir.path().join("keyd.log")).unwrap();
+        let watched = Self { dir, config, process, manager };
         assert_eq!(watched.told(LONG).await.as_deref(), Some("READY=1"));
         watched
     }
@@ -67,27 +59,23 @@ impl Watched {
         }
     }
 
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().unwrap().try_into().unwrap()), signal).unwrap();
-    }
-
     async fn reload(&self, config: &str) {
         configure(self.dir.path(), config).unwrap();
-        self.signal(Signal::SIGHUP);
+        self.process.signal(Signal::SIGHUP).unwrap();
         let reloading = self.told_beside_pings().await;
         assert!(reloading.contains("RELOADING=1") && reloading.contains("MONOTONIC_USEC="), "{reloading}");
         assert_eq!(self.told_beside_pings().await, "READY=1");
     }
 
     async fn stop(mut self) -> ExitStatus {
-        self.signal(Signal::SIGTERM);
+        self.process.signal(Signal::SIGTERM).unwrap();
         assert_eq!(self.told_beside_pings().await, "STOPPING=1");
-        timeout(LONG, self.child.wait()).await.unwrap().unwrap()
+        self.process.ended().await.unwrap()
     }
 
     /// No file may grow beyond so many bytes.
     async fn limit_files(&self, bytes: &str) {
-        let (pid, limit) = (self.child.id().unwrap().to_string(), format!("--fsize={bytes}:unlimited"));
+        let (pid, limit) = (self.process.pid().unwrap().to_string(), format!("--fsize={bytes}:unlimited"));
         assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().await.unwrap().success());
     }
 
@@ -100,7 +88,7 @@ impl Watched {
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("keyd.log")).unwrap()
+        self.process.log().unwrap()
     }
 }
 
@@ -209,27 +197,19 @@ async fn a_socket_that_systemd_hands_over_is_served_and_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let config = configure(dir.path(), &soft(&["dev"])).unwrap();
     let handed = dir.path().join("handed.sock");
-    let mut child = Command::new("systemd-socket-activate")
+    let mut activate = Command::new("systemd-socket-activate");
+    activate
         .arg("--listen")
         .arg(&handed)
         .arg(binary("keyd").unwrap())
         .args(["serve", "--config"])
-        .arg(&config)
-        .stdin(Stdio::null())
-        .stderr(std::fs::File::create(dir.path().join("keyd.log")).unwrap())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let deadline = Instant::now() + LONG;
-    while !handed.exists() {
-        assert!(Instant::now() < deadline, "systemd-socket-activate does not listen");
-        sleep(Duration::from_millis(20)).await;
-    }
+        .arg(&config);
+    let mut process = Process::spawn(&mut activate, &dir.path().join("keyd.log")).unwrap();
+    process.until("listening", async || handed.exists()).await.unwrap();
     // The first connection starts keyd.
     create(&Client::new(&handed), "dev/a").await.unwrap();
     assert!(!dir.path().join("keyd.sock").exists(), "it made no socket of its own");
-    kill(Pid::from_raw(child.id().unwrap().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    assert!(timeout(LONG, child.wait()).await.unwrap().unwrap().success());
+    process.stop().await.unwrap();
     assert!(handed.exists(), "the socket is systemd's to remove");
 }
 

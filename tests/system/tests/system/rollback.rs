@@ -226,7 +226,7 @@ async fn without_the_counter_an_older_store_is_taken_as_the_log_says() {
     machine.put_back(&old);
     let keyd = Keyd::restart(machine.path()).await.unwrap();
     assert_eq!(keys(&keyd).await, ["dev/a"]);
-    assert!(keyd.service().log().unwrap().contains("an older copy of the store is not noticed"));
+    assert!(keyd.process.log().unwrap().contains("an older copy of the store is not noticed"));
 }
 
 #[tokio::test]
@@ -236,9 +236,9 @@ async fn a_clock_that_was_set_back_makes_no_store_older_and_no_older_store_new()
     make(&keyd, "dev/a").await;
     keyd.stop().await.unwrap();
     let old = machine.store();
-    let (mut past, client) = start_days_ago(machine.path(), 3650).await;
+    let past = start_days_ago(machine.path(), 3650).await;
     let key = "dev/a".parse().unwrap();
-    client.rotate_key(&key, None, None).await.unwrap();
+    past.client().rotate_key(&key, None, None).await.unwrap();
     past.kill().await.unwrap();
     let new = machine.store();
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use fault_shim::code::CKR_DEVICE_REMOVED;
 use fault_shim::{Action, Fault, Faults};
@@ -13,7 +12,6 @@ use peers::swtpm::Swtpm;
 use peers::token::Token;
 use system::binary;
 use system::keyd::{Keyd, configure, namespaces, token_table, write_private};
-use system::service::Service;
 use tokio::process::Command;
 
 use crate::faults::behind_the_shim;
@@ -29,28 +27,28 @@ async fn keyd_is_not_dumpable_and_says_truly_whether_its_memory_is_locked() {
     let socket = dir.path().join("keyd.sock");
     let program = dir.path().join("keyd");
     fs::copy(binary("keyd").unwrap(), &program).unwrap();
-    let serve = ["serve", "--config", config.to_str().unwrap()];
-    let log = dir.path().join("log");
     // The kernel gives the files in /proc of a process that cannot be dumped to root; so root is another user here.
-    let mut service = if nix::unistd::geteuid().is_root() {
+    let mut serve = if nix::unistd::geteuid().is_root() {
         for path in [dir.path(), &config] {
             std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let id = NOBODY.to_string();
-        let change = ["--reuid", &id, "--regid", &id, "--clear-groups", "--", program.to_str().unwrap()];
-        Service::spawn(Path::new("setpriv"), change.iter().chain(&serve), &log).unwrap()
+        let mut change = Command::new("setpriv");
+        change.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]).arg(&program);
+        change
     } else {
-        Service::spawn(&program, serve, &log).unwrap()
+        Command::new(&program)
     };
-    service.listens_on(&socket).await.unwrap();
-    let pid = service.pid().unwrap();
+    serve.args(["serve", "--config"]).arg(&config);
+    let keyd = Keyd::by(&mut serve, socket, &dir.path().join("log")).await.unwrap();
+    let pid = keyd.process.pid().unwrap();
     assert_eq!(fs::metadata(format!("/proc/{pid}/mem")).unwrap().uid(), 0, "it can be dumped");
-    service.stop().await.unwrap();
+    keyd.stop().await.unwrap();
 
     let dir = tempfile::tempdir().unwrap();
     let keyd = Keyd::start(dir.path(), &namespaces(&[("dev", &[Protection::Software])])).await.unwrap();
     let said = keyd.json(&["status"]).await.unwrap()["memory_locked"].as_bool().unwrap();
-    assert_eq!(said, locked(keyd.service().pid().unwrap()) > 0);
+    assert_eq!(said, locked(keyd.process.pid().unwrap()) > 0);
 }
 
 /// Locked memory, in kB.
@@ -91,13 +89,13 @@ async fn a_pin_that_the_tpm_sealed_opens_the_token_and_is_nowhere_to_be_seen() {
     keyd.json(&["key", "create", "hsm/a", "--algorithm", "ec-p256"]).await.unwrap();
     let pin = token.user_pin.as_bytes();
     let holds_pin = |bytes: &[u8]| bytes.windows(pin.len()).any(|window| window == pin);
-    for pid in [keyd.service().pid().unwrap(), keyd.worker().unwrap()] {
+    for pid in [keyd.process.pid().unwrap(), keyd.worker().unwrap()] {
         for file in ["cmdline", "environ"] {
             assert!(!holds_pin(&fs::read(format!("/proc/{pid}/{file}")).unwrap()), "{file} of {pid}");
         }
     }
     assert!(!holds_pin(&fs::read(&sealed).unwrap()) && !bus.saw(pin));
-    assert!(!holds_pin(keyd.service().log().unwrap().as_bytes()));
+    assert!(!holds_pin(keyd.process.log().unwrap().as_bytes()));
 
     // Another state: named while keyd runs, and at the next start.
     bus.hang_up();

@@ -115,7 +115,7 @@ async fn a_restarted_server_keeps_root_and_jwt_key_and_gets_a_new_intermediate()
 
     let keyd = site.keyd().await;
     let server = site.server().await;
-    let log = server.log().unwrap();
+    let log = server.process.log().unwrap();
     let loads: Vec<_> = log.lines().filter(|line| line.contains("jwt_keys=")).collect();
     assert_eq!(loads.len(), 2, "{loads:?}");
     assert!(loads[0].contains("jwt_keys=0") && loads[1].contains("jwt_keys=1"), "{loads:?}");

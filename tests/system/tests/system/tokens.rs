@@ -123,7 +123,7 @@ async fn an_object_that_no_key_uses_is_removed_and_that_of_a_key_never() {
     assert_eq!(denied.status.code(), Some(3), "{denied:?}");
     let may = configured(dir.path(), &token).replace("\"status\"", "\"status\", \"repair\"");
     configure(dir.path(), &may).unwrap();
-    kill(keyd.service().pid().unwrap(), Signal::SIGHUP).unwrap();
+    kill(keyd.process.pid().unwrap(), Signal::SIGHUP).unwrap();
     while keyd.output(&["token", "remove-orphan", "00", "--yes"]).await.unwrap().status.code() == Some(3) {}
 
     // Without a terminal and without --yes nothing is done.
@@ -134,7 +134,7 @@ async fn an_object_that_no_key_uses_is_removed_and_that_of_a_key_never() {
     let removed = keyd.json(&remove[1..]).await.unwrap();
     assert_eq!((&removed["label"], &removed["removed"]), (&"n/lost".into(), &true.into()));
     assert!(orphans(&keyd).await.is_empty());
-    let log = keyd.service().log().unwrap();
+    let log = keyd.process.log().unwrap();
     assert!(log.contains("token object removed") && log.contains(object.as_str()), "{log}");
     let gone = keyd.output(&remove).await.unwrap();
     assert_eq!(gone.status.code(), Some(4), "{gone:?}");

@@ -65,7 +65,7 @@ async fn with_the_vendors_numbers_ml_dsa_keys_are_in_the_token_and_without_them_
     let metrics = String::from_utf8(keyd.output(&["metrics"]).await.unwrap().stdout).unwrap();
     let fallback = "keyd_fallbacks_total{namespace=\"either\",preferred=\"hsm\",got=\"hsm-wrapped\"} 1";
     assert!(metrics.contains(fallback), "{metrics}");
-    let log = keyd.service().log().unwrap();
+    let log = keyd.process.log().unwrap();
     assert!(log.contains("protection not available"), "{log}");
     assert!(!listed(&keyd, dir.path()).await.contains("ml-dsa"));
     keyd.stop().await.unwrap();

@@ -7,11 +7,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use peers::process::Process;
 use system::binary;
 use system::openssl;
-use system::service::Service;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -44,7 +45,7 @@ pub async fn keep_svid(svids: &Svids, out: &Path) -> Result<String> {
 
 /// A plain server, keyd-proxy before it, and the identities of its callers.
 pub struct Front {
-    proxy: Service,
+    proxy: Process,
     plain: JoinHandle<()>,
     address: SocketAddr,
     svids: Svids,
@@ -67,8 +68,9 @@ impl Front {
                  spiffe_id = \"spiffe://{TRUST_DOMAIN}/web\"\nallow = [\"spiffe://{TRUST_DOMAIN}/client\"]\n"
             ),
         )?;
-        let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
-        let proxy = Service::spawn(&binary("keyd-proxy")?, args, &dir.join("proxy.log"))?;
+        let mut serve = Command::new(binary("keyd-proxy")?);
+        serve.args(["serve", "--config"]).arg(config);
+        let proxy = Process::spawn(&mut serve, &dir.join("proxy.log"))?;
         let svids = node.fetch_svids(3).await?;
         let front = Self { proxy, plain, address, svids };
         front.wait().await?;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use keyd_x509::Certificate;
+use peers::process::Process;
 use peers::swtpm::Swtpm;
 use serde_json::Value;
 use system::binary;
 use system::keyd::Keyd;
-use system::service::Service;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
@@ -64,7 +64,7 @@ pub struct Node {
     dir: PathBuf,
     name: &'static str,
     keyd: Option<Keyd>,
-    agent: Option<Service>,
+    agent: Option<Process>,
     tpm: Option<Swtpm>,
 }
 
@@ -244,10 +244,10 @@ impl Node {
         self.dir.join(format!("etc/{}.json", self.name))
     }
 
-    fn spawn_agent(&self) -> Result<Service> {
-        let config = self.dir.join("etc/agent.toml");
-        let args = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
-        Service::spawn(&binary("keyd-agent")?, args, &self.dir.join("agent.log"))
+    fn spawn_agent(&self) -> Result<Process> {
+        let mut serve = Command::new(binary("keyd-agent")?);
+        serve.args(["serve", "--config"]).arg(self.dir.join("etc/agent.toml"));
+        Process::spawn(&mut serve, &self.dir.join("agent.log"))
     }
 
     fn agent_command(&self) -> Result<Command> {

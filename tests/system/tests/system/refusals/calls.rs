@@ -137,7 +137,7 @@ async fn another_user_is_denied_whatever_it_asks() {
         let refusal = Refusal::of(&output);
         refusal.is(DENIED, Reason::Denied, &["user ", &format!("no right to {asked}."), "[[allow]]"]);
     }
-    let log = keyd.service().log().unwrap();
+    let log = keyd.process.log().unwrap();
     assert!(log.contains("denied") && log.contains("operation=delete"), "{log}");
     assert_eq!(keyd.client().list_keys(None).await.unwrap()[0].version, 1);
 }

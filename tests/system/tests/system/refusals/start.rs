@@ -3,17 +3,13 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
 
-use keyd_api::Client;
 use keyd_core::{Algorithm, Protection, Reason, SignInput};
 use peers::token::Token;
-use system::keyd::{Keyd, configure, namespaces, token_table};
-use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep};
+use system::keyd::{Keyd, configure, namespaces, serve, token_table};
+use tokio::process::Command;
 
-use super::{FAILED, Refusal, START, refusal, refused_start, software};
+use super::{FAILED, Refusal, refusal, refused_start, software};
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -202,27 +198,14 @@ async fn a_damaged_store_is_refused_whole_and_its_backup_is_taken() {
 }
 
 /// keyd whose clock stands so many days before the true one.
-pub async fn start_days_ago(dir: &Path, days: u32) -> (Child, Client) {
-    let socket = dir.join("keyd.sock");
-    let child = Command::new(system::binary("keyd").unwrap())
-        .args(["serve", "--config"])
-        .arg(dir.join("keyd.toml"))
+pub async fn start_days_ago(dir: &Path, days: u32) -> Keyd {
+    let mut serve = serve(&dir.join("keyd.toml")).unwrap();
+    serve
         // The dynamic linker knows where this machine's libraries are.
         .env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketime.so.1")
         .env("FAKETIME", format!("-{days}d"))
-        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let client = Client::new(&socket);
-    let deadline = Instant::now() + START;
-    while client.ping().await.is_err() {
-        assert!(Instant::now() < deadline, "it does not start");
-        sleep(Duration::from_millis(20)).await;
-    }
-    (child, client)
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    Keyd::by(&mut serve, dir.join("keyd.sock"), &dir.join("keyd.log")).await.unwrap()
 }
 
 #[tokio::test]
@@ -234,7 +217,8 @@ async fn a_clock_that_was_set_back_is_told_and_every_key_goes_on() {
     keyd.client().create_key(&key, Algorithm::MlDsa65, None).await.unwrap();
     keyd.stop().await.unwrap();
 
-    let (child, client) = start_days_ago(dir.path(), DAYS).await;
+    let keyd = start_days_ago(dir.path(), DAYS).await;
+    let client = keyd.client();
     let before = client.show_key(&key).await.unwrap();
     client.sign(&key, SignInput::Message(b"m")).await.unwrap();
     let findings = client.doctor().await.unwrap();
@@ -248,5 +232,4 @@ async fn a_clock_that_was_set_back_is_told_and_every_key_goes_on() {
     assert_eq!(after.version, before.version + 1);
     assert!(after.created_at < before.created_at);
     client.sign(&key, SignInput::Message(b"m")).await.unwrap();
-    drop(child);
 }

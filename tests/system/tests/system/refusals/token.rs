@@ -41,7 +41,7 @@ async fn a_wrong_pin_is_tried_once_and_a_corrected_one_after_a_restart() {
 
     write_private(&pin_file(&dir), token.user_pin).unwrap();
     refusal(&keyd, &["key", "create", "hsm/a"]).await.is(FAILED, Reason::TokenLockedOut, &words);
-    let log = keyd.service().log().unwrap();
+    let log = keyd.process.log().unwrap();
     assert!(!log.contains("a-wrong-pin") && !log.contains(token.user_pin), "{log}");
     keyd.stop().await.unwrap();
     let keyd = Keyd::restart(dir.path()).await.unwrap();
@@ -147,7 +147,7 @@ async fn a_token_without_ml_dsa_gets_no_key_elsewhere_unless_the_namespace_says_
     assert_eq!(made["protection"], "hsm-wrapped");
     let shown = keyd.json(&["key", "show", "either/a"]).await.unwrap();
     assert_eq!(shown["protection"], "hsm-wrapped");
-    let log = keyd.service().log().unwrap();
+    let log = keyd.process.log().unwrap();
     let logged = |line: &&str| line.contains("protection not available") && line.contains("key=either/a");
     let line = log.lines().find(logged).expect("the fallback is logged");
     assert!(line.contains("protection=hsm") && line.contains("cannot make ml-dsa-65"), "{line}");
