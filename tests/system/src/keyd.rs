@@ -139,13 +139,33 @@ pub fn serve(config: &Path) -> Result<Command> {
 /// `[[namespace]]` tables with the protections that each accepts, and an `[[allow]]` table that lets this user do
 /// everything.
 pub fn namespaces(tables: &[(&str, &[Protection])]) -> String {
+    allow(
+        &[
+            "create",
+            "list",
+            "show",
+            "sign",
+            "decapsulate",
+            "rotate",
+            "delete",
+            "migrate",
+            "escrow",
+            "attest",
+            "bind",
+            "status",
+            "reseal",
+            "audit",
+        ],
+        tables,
+    )
+}
+
+/// The same with these operations alone.
+pub fn allow(operations: &[&str], tables: &[(&str, &[Protection])]) -> String {
     let names: Vec<_> = tables.iter().map(|(name, _)| name).collect();
-    let mut text = format!(
-        "[[allow]]\nusers = [{}]\nnamespaces = {names:?}\noperations = [\"create\", \"list\", \"show\", \"sign\", \
-         \"decapsulate\", \"rotate\", \"delete\", \"migrate\", \"escrow\", \"attest\", \"bind\", \"status\", \
-         \"reseal\", \"audit\"]\n",
-        nix::unistd::geteuid()
-    );
+    let user = nix::unistd::geteuid();
+    let mut text =
+        format!("[[allow]]\nusers = [{user}]\nnamespaces = {names:?}\noperations = {operations:?}\n");
     for (name, protections) in tables {
         let protections: Vec<_> = protections.iter().map(|p| p.name()).collect();
         text.push_str(&format!("[[namespace]]\nname = {name:?}\nprotections = {protections:?}\n"));

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use keyd_api::agent::AgentClient;
+use keyd_core::Protection;
 use peers::process::Process;
 use peers::spire::{ServerConfig, SpireServer};
 use peers::swtpm::Swtpm;
 use peers::token::Token;
 use serde_json::Value;
-use system::keyd::{Keyd, token_table, write_private};
+use system::keyd::{Keyd, allow, token_table, write_private};
 use system::spire::{attestation_plugins, server_plugins};
 use tempfile::TempDir;
 use tokio::net::UnixDatagram;
 use tokio::process::Command;
-use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
 pub const DOMAIN: &str = "field.test";
@@ -36,7 +36,7 @@ pub struct Node {
 
 impl Node {
     pub async fn start() -> Result<Self> {
-        build().await?;
+        system::build(&["keyd-daemon", "keyd-spire-plugin"]).await?;
         let dir = tempfile::Builder::new().prefix("field-").tempdir_in("/tmp")?;
         let tpm = tokio::task::block_in_place(|| Swtpm::start(&dir.path().join("tpm")))?;
         let keyd = start_keyd(&dir.path().join("keyd"), &tpm).await?;
@@ -245,19 +245,12 @@ async fn start_keyd(dir: &Path, tpm: &Swtpm) -> Result<Keyd> {
     let token = Token::kryoptic(dir)?;
     let pin = dir.join("pin");
     write_private(&pin, token.user_pin)?;
-    let namespaces = ["spire-root", "spire-server", "keyd-agent", "workload"];
-    let tables = namespaces.map(|n| format!("[[namespace]]\nname = \"{n}\"\nprotections = [\"hsm\"]\n"));
-    let user = nix::unistd::geteuid();
+    let tables =
+        ["spire-root", "spire-server", "keyd-agent", "workload"].map(|n| (n, &[Protection::Hsm][..]));
+    let operations = ["create", "list", "show", "sign", "rotate", "delete", "attest", "bind", "status"];
     let rest = token_table(&token, &pin)
-        + &format!("[tpm]\ntcti = \"{}\"\n{}", tpm.tcti(), tables.concat())
-        + &format!(
-            r#"
-[[allow]]
-users = [{user}]
-namespaces = {namespaces:?}
-operations = ["create", "list", "show", "sign", "rotate", "delete", "attest", "bind", "status"]
-"#
-        );
+        + &format!("[tpm]\ntcti = \"{}\"\n", tpm.tcti())
+        + &allow(&operations, &tables);
     Keyd::start(dir, &rest).await
 }
 
@@ -267,20 +260,4 @@ fn plugins(node: &Node, root: &Path, enrolled: &Path) -> Result<String> {
     std::fs::write(&ek_roots, pems)?;
     let socket = node.keyd.socket();
     Ok(attestation_plugins(&socket, enrolled, &ek_roots)? + &server_plugins(&socket, root)?)
-}
-
-/// The binaries beside the agent. Cargo builds those of a test's own package alone, and an old one must not pass for
-/// the new, so they are built here.
-async fn build() -> Result<()> {
-    static BUILT: OnceCell<()> = OnceCell::const_new();
-    let build = async || {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "-p", "keyd-daemon", "-p", "keyd-spire-plugin"]).stdin(Stdio::null());
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        ensure!(cargo.status().await?.success(), "keyd and its plugin do not build");
-        Ok(())
-    };
-    BUILT.get_or_try_init(build).await.copied()
 }

@@ -10,8 +10,7 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::{KeyUsage, KeyUsages};
 
-use crate::PLUGIN;
-use crate::keyd::Keyd;
+use crate::{PLUGIN, keyd};
 
 const DOMAIN: &str = "composer.test";
 
@@ -31,14 +30,14 @@ fn key_usage(certificate: &Certificate) -> (bool, KeyUsage) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ml_dsa_leaf_is_for_signatures_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path()).await;
+    let keyd = keyd::start(dir.path(), "").await;
     let plugins = |composer: &str| {
         format!(
             "KeyManager \"memory\" {{ plugin_data {{}} }}\nNodeAttestor \"join_token\" {{ plugin_data {{}} }}\n{composer}"
         )
     };
     let composer = format!(
-        "CredentialComposer \"keyd\" {{\n  plugin_cmd = \"{PLUGIN}\"\n  plugin_data {{ socket = \"{}\" }}\n}}",
+        "CredentialComposer \"keyd\" {{\n  plugin_cmd = \"{PLUGIN}\"\n  plugin_data {{ socket = {:?} }}\n}}",
         keyd.socket()
     );
     let config = ServerConfig::hcl(DOMAIN, plugins(&composer)).unwrap();

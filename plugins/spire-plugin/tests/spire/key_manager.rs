@@ -7,10 +7,11 @@ use plugin_sdk::proto::keymanager::server as wire;
 use plugin_sdk::proto::keymanager::server::key_manager_client::KeyManagerClient;
 use plugin_sdk::proto::keymanager::server::sign_data_request::{PssOptions, SignerOpts};
 use plugin_sdk::proto::keymanager::server::{HashAlgorithm, KeyType};
+use system::keyd::Keyd;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::keyd::Keyd;
+use crate::keyd;
 use crate::plugin::Plugin;
 
 struct KeyManager {
@@ -26,7 +27,7 @@ impl KeyManager {
         assert_eq!(early.code(), Code::FailedPrecondition, "before Configure: {early}");
         let socket = keyd.socket();
         let data = format!(
-            "socket = \"{socket}\"\n\nnamespace = \"{namespace}\"\n\n\"x509_ca_algorithm\" = \"ml-dsa-44\""
+            "socket = {socket:?}\n\nnamespace = \"{namespace}\"\n\n\"x509_ca_algorithm\" = \"ml-dsa-44\""
         );
         plugin.configure(&data).await.unwrap();
         Self { client, _plugin: plugin }
@@ -72,7 +73,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, sentence: 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_sign_every_digest_that_spire_sends() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path()).await;
+    let keyd = keyd::start(dir.path(), "").await;
     let mut manager = KeyManager::start(&keyd, dir.path(), "spire-server").await;
     for (id, key_type) in [("ec-p256", KeyType::EcP256), ("ec-p384", KeyType::EcP384)] {
         let made = manager.generate(id, key_type).await.unwrap();
@@ -96,7 +97,7 @@ async fn keys_sign_every_digest_that_spire_sends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rsa_keys_sign_with_the_padding_that_spire_asks_for() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path()).await;
+    let keyd = keyd::start(dir.path(), "").await;
     let mut manager = KeyManager::start(&keyd, dir.path(), "spire-server").await;
     for (id, key_type) in [("rsa-2048", KeyType::Rsa2048), ("rsa-4096", KeyType::Rsa4096)] {
         let made = manager.generate(id, key_type).await.unwrap();
@@ -118,7 +119,7 @@ async fn rsa_keys_sign_with_the_padding_that_spire_asks_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ml_dsa_ca_signs_whole_messages_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path()).await;
+    let keyd = keyd::start(dir.path(), "").await;
     let mut manager = KeyManager::start(&keyd, dir.path(), "spire-server").await;
     let made = manager.generate("x509-CA-A", KeyType::EcP256).await.unwrap();
     let key = PublicKey::from_spki(&made.pkix_data).unwrap();
@@ -136,7 +137,7 @@ async fn an_ml_dsa_ca_signs_whole_messages_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_the_same_id_replaces_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path()).await;
+    let keyd = keyd::start(dir.path(), "").await;
     let mut manager = KeyManager::start(&keyd, dir.path(), "spire-server").await;
     let old = manager.generate("id", KeyType::EcP256).await.unwrap();
     let new = manager.generate("id", KeyType::EcP384).await.unwrap();
@@ -150,7 +151,7 @@ async fn a_key_of_the_same_id_replaces_the_old_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_namespace_is_out_of_reach() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path()).await;
+    let keyd = keyd::start(dir.path(), "").await;
     let mut server = KeyManager::start(&keyd, dir.path(), "spire-server").await;
     server.generate("JWT-Signer-A", KeyType::EcP256).await.unwrap();
     let mut agent = KeyManager::start(&keyd, dir.path(), "spire").await;
@@ -163,7 +164,7 @@ async fn another_namespace_is_out_of_reach() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_are_in_the_words_that_spire_expects() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path()).await;
+    let keyd = keyd::start(dir.path(), "").await;
     let mut manager = KeyManager::start(&keyd, dir.path(), "spire-server").await;
     let sha256 = hash(HashAlgorithm::Sha256);
     let digest = [7; 32];

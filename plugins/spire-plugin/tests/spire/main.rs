@@ -17,9 +17,8 @@ use std::time::Duration;
 use keyd_core::Algorithm;
 use keyd_x509::{Certificate, parse_pem_chain};
 use peers::spire::{AgentConfig, Language, ServerConfig, SpireAgent, SpireServer};
+use system::keyd::Keyd;
 use tokio::time::{Instant, sleep};
-
-use crate::keyd::Keyd;
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_keyd-spire-plugin");
 const DOMAIN: &str = "plugins.test";
@@ -33,7 +32,7 @@ KeyManager "keyd" {{
   plugin_cmd = "{PLUGIN}"
   plugin_data {{
     # The server's own keys.
-    socket = "{socket}"
+    socket = {socket:?}
     namespace = "spire-server"
     x509_ca_algorithm = "ml-dsa-65"
   }}
@@ -41,7 +40,7 @@ KeyManager "keyd" {{
 UpstreamAuthority "keyd" {{
   plugin_cmd = "{PLUGIN}"
   plugin_data {{
-    socket = "{socket}"
+    socket = {socket:?}
     root_key = "spire-root/root"
     root_certificate = "{root}"
   }}
@@ -55,9 +54,9 @@ fn plugins_json(keyd: &Keyd, root: &Path) -> String {
     format!(
         r#"
 "KeyManager": {{ "keyd": {{ "plugin_cmd": "{PLUGIN}", "plugin_data": {{
-  "socket": "{socket}", "namespace": "spire-server", "x509_ca_algorithm": "ml-dsa-65" }} }} }},
+  "socket": {socket:?}, "namespace": "spire-server", "x509_ca_algorithm": "ml-dsa-65" }} }} }},
 "UpstreamAuthority": {{ "keyd": {{ "plugin_cmd": "{PLUGIN}", "plugin_data": {{
-  "socket": "{socket}", "root_key": "spire-root/root", "root_certificate": "{root}" }} }} }}
+  "socket": {socket:?}, "root_key": "spire-root/root", "root_certificate": "{root}" }} }} }}
 "#
     )
 }
@@ -88,8 +87,8 @@ fn sockets(spire: &Path) -> BTreeSet<OsString> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_issues_under_an_ml_dsa_ca_and_root() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path()).await;
-    let root = keyd.root(DOMAIN).await;
+    let keyd = keyd::start(dir.path(), "").await;
+    let root = keyd::root(&keyd, dir.path(), DOMAIN).await;
     let config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
     let server = SpireServer::start(dir.path(), &config).await.unwrap();
 
@@ -100,8 +99,8 @@ async fn a_server_issues_under_an_ml_dsa_ca_and_root() {
     assert_eq!(algorithm(&svid[1]), Algorithm::MlDsa65);
     assert_eq!(svid[1].uri_id().unwrap().as_str(), "spiffe://plugins.test");
     assert_eq!(chain(&minted.bundle), chain(&root), "the bundle is keyd's root");
-    assert_eq!(keyd.algorithms("spire-server").await["x509-CA-A"], Algorithm::MlDsa65);
-    assert_eq!(keyd.algorithms("spire-server").await["JWT-Signer-A"], Algorithm::EcP256);
+    assert_eq!(keyd::algorithms(&keyd, "spire-server").await["x509-CA-A"], Algorithm::MlDsa65);
+    assert_eq!(keyd::algorithms(&keyd, "spire-server").await["JWT-Signer-A"], Algorithm::EcP256);
 
     let plugins = server.process.children().unwrap();
     let before = Instant::now();
@@ -121,8 +120,8 @@ async fn a_server_issues_under_an_ml_dsa_ca_and_root() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_in_json_works_too_and_a_restart_keeps_the_root() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path()).await;
-    let root = keyd.root(DOMAIN).await;
+    let keyd = keyd::start(dir.path(), "").await;
+    let root = keyd::root(&keyd, dir.path(), DOMAIN).await;
     let mut config = ServerConfig::hcl(DOMAIN, plugins_json(&keyd, &root)).unwrap();
     config.language = Language::Json;
 
@@ -140,8 +139,8 @@ async fn a_configuration_in_json_works_too_and_a_restart_keeps_the_root() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_leaves_sockets_that_its_next_start_removes() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path()).await;
-    let root = keyd.root(DOMAIN).await;
+    let keyd = keyd::start(dir.path(), "").await;
+    let root = keyd::root(&keyd, dir.path(), DOMAIN).await;
     let config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
     SpireServer::start(dir.path(), &config).await.unwrap().process.kill().await.unwrap();
     let dead = sockets(dir.path());
@@ -155,15 +154,15 @@ async fn a_killed_server_leaves_sockets_that_its_next_start_removes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_of_keyd_is_waited_out() {
     let dir = tempfile::tempdir().unwrap();
-    let mut keyd = Keyd::start(dir.path()).await;
-    let root = keyd.root(DOMAIN).await;
+    let keyd = keyd::start(dir.path(), "").await;
+    let root = keyd::root(&keyd, dir.path(), DOMAIN).await;
     let config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
     let server = SpireServer::start(dir.path(), &config).await.unwrap();
 
-    keyd.go_away().await;
-    let (minted, ()) = tokio::join!(server.mint("spiffe://plugins.test/web"), async {
+    keyd.kill().await.unwrap();
+    let (minted, _keyd) = tokio::join!(server.mint("spiffe://plugins.test/web"), async {
         sleep(Duration::from_secs(3)).await;
-        keyd.come_back().await;
+        Keyd::restart(dir.path()).await.unwrap()
     });
     minted.unwrap();
     assert!(server.process.log().unwrap().contains("Trying again"));
@@ -173,8 +172,8 @@ async fn a_restart_of_keyd_is_waited_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_key_in_plugin_data_ends_the_server_with_a_sentence() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path()).await;
-    let root = keyd.root(DOMAIN).await;
+    let keyd = keyd::start(dir.path(), "").await;
+    let root = keyd::root(&keyd, dir.path(), DOMAIN).await;
     let good = plugins_hcl(&keyd, &root);
     for (plugins, wanted) in [
         (good.replace("namespace =", "namespaec ="), "unknown field `namespaec`"),
@@ -196,8 +195,8 @@ async fn a_wrong_key_in_plugin_data_ends_the_server_with_a_sentence() {
 #[tokio::test(flavor = "multi_thread")]
 async fn spires_validate_command_checks_plugin_data() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path()).await;
-    let root = keyd.root(DOMAIN).await;
+    let keyd = keyd::start(dir.path(), "").await;
+    let root = keyd::root(&keyd, dir.path(), DOMAIN).await;
     let mut config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
     config.validate(dir.path()).await.unwrap();
     config.plugins = config.plugins.replace("root_key", "rootkey");
@@ -209,8 +208,8 @@ async fn spires_validate_command_checks_plugin_data() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_keeps_its_key_in_keyd() {
     let dir = tempfile::tempdir().unwrap();
-    let keyd = Keyd::start(dir.path()).await;
-    let root = keyd.root(DOMAIN).await;
+    let keyd = keyd::start(dir.path(), "").await;
+    let root = keyd::root(&keyd, dir.path(), DOMAIN).await;
     let config = ServerConfig::hcl(DOMAIN, plugins_hcl(&keyd, &root)).unwrap();
     let server = SpireServer::start(&dir.path().join("s"), &config).await.unwrap();
     let node = "spiffe://plugins.test/node";
@@ -230,7 +229,7 @@ WorkloadAttestor "unix" {{ plugin_data {{}} }}
 KeyManager "keyd" {{
   plugin_cmd = "{PLUGIN}"
   plugin_data {{
-    socket = "{}"
+    socket = {:?}
     namespace = "spire-agent"
   }}
 }}
@@ -241,7 +240,7 @@ KeyManager "keyd" {{
     let agent = SpireAgent::start(&dir.path().join("a"), &agent).await.unwrap();
     let svid = agent.fetch().await.unwrap();
     assert_eq!(chain(&svid.svid)[0].leaf_spiffe_id().unwrap().as_str(), "spiffe://plugins.test/app");
-    assert_eq!(keyd.algorithms("spire-agent").await["agent-svid-A"], Algorithm::EcP256);
+    assert_eq!(keyd::algorithms(&keyd, "spire-agent").await["agent-svid-A"], Algorithm::EcP256);
     let log = agent.process.log().unwrap();
     assert_eq!(complaints(&log), [""; 0], "{log}");
     agent.stop().await.unwrap();

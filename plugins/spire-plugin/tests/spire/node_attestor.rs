@@ -6,11 +6,11 @@ use std::time::Duration;
 use keyd_attest::Manifest;
 use peers::spire::{AgentConfig, ServerConfig, SpireAgent, SpireServer};
 use peers::swtpm::Swtpm;
+use system::keyd::Keyd;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-use crate::keyd::Keyd;
-use crate::{PLUGIN, chain, complaints};
+use crate::{PLUGIN, chain, complaints, keyd};
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -46,18 +46,20 @@ impl Field {
         let roots_file = dir.path().join("ek-roots.pem");
         std::fs::write(&roots_file, roots).unwrap();
 
-        let keyd = Keyd::start(&server_dir).await;
+        let keyd = keyd::start(&server_dir, "").await;
         let mut config = ServerConfig::hcl(DOMAIN, plugins(&keyd, &roots_file, &enrolled)).unwrap();
         config.settings = format!("agent_ttl = \"{}s\"", AGENT_TTL.as_secs());
         let server = SpireServer::start(&server_dir, &config).await.unwrap();
-        let node = Keyd::start_with(&node_dir, &format!("[tpm]\ntcti = \"{}\"", swtpm.tcti())).await;
+        let node = keyd::start(&node_dir, &format!("[tpm]\ntcti = \"{}\"\n", swtpm.tcti())).await;
         Self { dir, server, port: config.port, node, swtpm, _keyd: keyd }
     }
 
     /// Writes the manifest of the node's TPM as it is now; the hash of its endorsement key.
     async fn enrol(&self) -> String {
         let show = ["--json", "node", "show", "--node", "edge-17", "--pcrs", "0,7"];
-        let manifest = self.node.command(&show).await;
+        let shown = self.node.output(&show).await.unwrap();
+        assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+        let manifest = String::from_utf8(shown.stdout).unwrap();
         std::fs::write(self.enrolled("edge-17.json"), &manifest).unwrap();
         let [manifest] = Manifest::parse_all("edge-17", &manifest).unwrap().try_into().unwrap();
         hex::encode(manifest.ek_sha256)
@@ -83,7 +85,7 @@ WorkloadAttestor "unix" {{ plugin_data {{}} }}
 NodeAttestor "keyd_tpm" {{
   plugin_cmd = "{PLUGIN}"
   plugin_data {{
-    socket = "{socket}"
+    socket = {socket:?}
     namespace = "spire-agent"
   }}
 }}
@@ -117,7 +119,7 @@ NodeAttestor "keyd_tpm" {{
             r#"KeyManager "keyd" {{
   plugin_cmd = "{PLUGIN}"
   plugin_data {{
-    socket = "{}"
+    socket = {:?}
     namespace = "spire-agent"
   }}
 }}"#,
@@ -134,7 +136,7 @@ KeyManager "memory" {{ plugin_data {{}} }}
 NodeAttestor "keyd_tpm" {{
   plugin_cmd = "{PLUGIN}"
   plugin_data {{
-    socket = "{socket}"
+    socket = {socket:?}
     ek_roots = "{roots}"
     enrolled = "{enrolled}"
     pcrs = [7]
@@ -142,7 +144,7 @@ NodeAttestor "keyd_tpm" {{
 }}
 CredentialComposer "keyd" {{
   plugin_cmd = "{PLUGIN}"
-  plugin_data {{ socket = "{socket}" }}
+  plugin_data {{ socket = {socket:?} }}
 }}
 "#
     )
@@ -175,10 +177,10 @@ async fn an_agent_attests_with_its_tpm_once_enrolled_and_until_a_pcr_moves() {
     assert_eq!(chain(&svid.svid)[0].leaf_spiffe_id().unwrap().as_str(), "spiffe://attest.test/app");
     agent.stop().await.unwrap();
 
-    field.node.go_away().await;
+    field.node.kill().await.unwrap();
     let extend = field.swtpm.tool("tpm2_pcrextend").arg(format!("7:sha256={}", "ab".repeat(32))).output();
     assert!(extend.unwrap().status.success());
-    field.node.come_back().await;
+    field.node = Keyd::restart(&field.dir.path().join("n")).await.unwrap();
     let moved =
         format!("the manifest says {}: firmware, boot loader or configuration changed", "00".repeat(32));
     field.refused("moved", &keys, &moved).await;
@@ -195,7 +197,11 @@ async fn a_renewal_is_another_attestation_that_vouches_for_the_new_key() {
         }
     };
     timeout(AGENT_TTL, renewed).await.expect("the agent attests again");
-    assert_eq!(field.node.algorithms("spire-agent").await.len(), 2, "with a new key in the other slot");
+    assert_eq!(
+        keyd::algorithms(&field.node, "spire-agent").await.len(),
+        2,
+        "with a new key in the other slot"
+    );
     agent.stop().await.unwrap();
 }
 

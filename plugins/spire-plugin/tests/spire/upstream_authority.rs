@@ -6,13 +6,13 @@ use keyd_core::Algorithm;
 use keyd_x509::{Certificate, request};
 use plugin_sdk::proto::upstreamauthority::upstream_authority_client::UpstreamAuthorityClient;
 use plugin_sdk::proto::upstreamauthority::{MintX509caRequest, MintX509caResponse};
+use system::keyd::Keyd;
 use system::minter::Local;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-use crate::keyd::Keyd;
 use crate::plugin::Plugin;
-use crate::{DOMAIN, chain};
+use crate::{DOMAIN, chain, keyd};
 
 struct Authority {
     keyd: Keyd,
@@ -24,12 +24,12 @@ struct Authority {
 impl Authority {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let keyd = Keyd::start(dir.path()).await;
-        let root = keyd.root(DOMAIN).await;
+        let keyd = keyd::start(dir.path(), "").await;
+        let root = keyd::root(&keyd, dir.path(), DOMAIN).await;
         let plugin = Plugin::start("UpstreamAuthority", dir.path()).await;
         let (socket, file) = (keyd.socket(), root.display());
         let data = format!(
-            "\"socket\" = \"{socket}\"\n\n\"root_key\" = \"spire-root/root\"\n\n\"root_certificate\" = \"{file}\""
+            "\"socket\" = {socket:?}\n\n\"root_key\" = \"spire-root/root\"\n\n\"root_certificate\" = \"{file}\""
         );
         plugin.configure(&data).await.unwrap();
         Self { keyd, root: chain(&root).remove(0), plugin, _dir: dir }
@@ -94,7 +94,7 @@ async fn a_request_that_is_not_for_the_trust_domain_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_root_key_that_is_not_the_certificates_is_refused() {
     let authority = Authority::start().await;
-    authority.keyd.rotate_root().await;
+    authority.keyd.client().rotate_key(&"spire-root/root".parse().unwrap(), None, None).await.unwrap();
     let status = authority.mint(csr(Some("spiffe://plugins.test")).await, 0).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     assert!(status.message().contains("is not the key of the root certificate"), "{status}");
