@@ -2,10 +2,6 @@
 //! and a software TPM make. To be run when a format changes, with swtpm and libtss2 at hand:
 //! `cargo run --manifest-path fuzz/Cargo.toml --example seeds`.
 
-#[path = "../../keyd/x509/tests/x509/forge.rs"]
-#[allow(dead_code)]
-mod forge;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +9,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use const_oid::AssociatedOid;
-use der::Encode;
 use forge::{Forge, extension};
 use keyd_api::{agent, v1};
 use keyd_attest::wire::Public;
@@ -430,10 +425,7 @@ async fn spire() -> Result<()> {
     let key = Key::new(Algorithm::EcP256)?;
     let mut leaf = Forge::leaf(ca.public_key(), key.public_key(), "spiffe://td/web", now);
     leaf.issuer = root.subject().to_string();
-    let tbs = leaf.tbs();
-    let signature = [&[0][..], &ca.sign(&tbs).await?].concat();
-    let leaf = [tbs, forge::tlv(0x30, &leaf.algorithm.to_der()?), forge::tlv(3, &signature)].concat();
-    let leaf = forge::tlv(0x30, &leaf);
+    let leaf = leaf.signed(&ca.sign(&leaf.tbs()).await?);
     let chain = [leaf.as_slice(), root.der()];
     put("spire_svid", "web", &chain.map(|der| field(1, der)).concat())?;
     put("workload_certificates", "web", &chain.concat())?;

@@ -2,9 +2,6 @@
 
 #![no_main]
 
-#[path = "../../keyd/x509/tests/x509/forge.rs"]
-#[allow(dead_code)]
-mod forge;
 #[path = "../../keyd/x509/tests/x509/second_opinion.rs"]
 mod second_opinion;
 

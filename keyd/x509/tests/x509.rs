@@ -8,8 +8,6 @@
     reason = "a test fails by panicking"
 )]
 
-#[path = "x509/forge.rs"]
-mod forge;
 #[path = "x509/issuance.rs"]
 mod issuance;
 #[path = "x509/second_opinion.rs"]

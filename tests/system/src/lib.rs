@@ -1,7 +1,5 @@
 //! The whole line on real parts: what the demo and the tests of the whole both need.
 
-#[path = "../../../keyd/x509/tests/x509/forge.rs"]
-pub mod forge;
 pub mod issuance;
 pub mod keyd;
 pub mod minter;

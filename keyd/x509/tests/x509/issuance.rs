@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use const_oid::db::{rfc5280, rfc5912};
 use der::Encode;
 use der::asn1::{Ia5String, OctetString};
+use forge::{Forge, authority_id, extension, names, raw, subject_id, tlv, uris};
 use keyd_core::{Algorithm, PublicKey};
 use keyd_x509::issuance::{Allowed, CaRule, Issued, LeafRule, OwnRule, Profile, Refused};
 use keyd_x509::{AllowedId, request};
@@ -14,7 +15,6 @@ use x509_cert::ext::pkix::{
     AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectAltName,
 };
 
-use super::forge::{Forge, authority_id, extension, names, raw, subject_id, tlv, uris};
 use super::second_opinion;
 use super::{Capture, Key};
 

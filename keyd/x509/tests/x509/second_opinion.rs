@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use der::asn1::BitString;
 use der::{Decode, Encode};
+use forge::{Forge, tlv, written};
 use keyd_core::PublicKey;
 use keyd_x509::issuance::Issued;
 use rustls_pki_types::{
@@ -14,8 +15,6 @@ use webpki::{EndEntityCert, Error, KeyUsage};
 use x509_cert::TbsCertificate;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
-
-use super::forge::{Forge, tlv, written};
 
 /// Panics where webpki reads `tbs`, which a profile of `issuer` allowed as `issued`, in another way.
 pub fn agrees(issuer: &PublicKey, tbs: &[u8], issued: &Issued) {

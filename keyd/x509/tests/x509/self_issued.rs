@@ -4,15 +4,12 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use der::Encode;
-use der::asn1::BitString;
+use forge::Forge;
 use keyd_core::{Algorithm, SignInput};
 use keyd_x509::issuance::{CaRule, Profile};
 use keyd_x509::{Certificate, to_pem};
-use x509_cert::TbsCertificate;
 
 use super::Key;
-use super::forge::{Forge, tlv};
 
 const CA: &str = "CN=Site CA,O=SPIFFE";
 
@@ -119,8 +116,6 @@ impl Chain {
 }
 
 fn signed(key: &Key, forge: &Forge) -> Certificate {
-    let tbs = forge.tbs();
-    let algorithm = <TbsCertificate as der::Decode>::from_der(&tbs).unwrap().signature().to_der().unwrap();
-    let signature = BitString::from_bytes(&key.0.sign(SignInput::Message(&tbs)).unwrap()).unwrap();
-    Certificate::from_der(&tlv(0x30, &[tbs, algorithm, signature.to_der().unwrap()].concat())).unwrap()
+    let signature = key.0.sign(SignInput::Message(&forge.tbs())).unwrap();
+    Certificate::from_der(&forge.signed(&signature)).unwrap()
 }

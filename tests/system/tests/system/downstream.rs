@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use der::Encode;
+use forge::Forge;
 use keyd_api::Client;
 use keyd_core::{Algorithm, KeyId, Protection, PublicKey, SignInput};
 use keyd_x509::{Certificate, Signer, parse_pem_chain, to_pem};
 use peers::spire::{ServerConfig, SpireServer};
-use system::forge::{Forge, tlv};
 use system::issuance::profiles;
 use system::keyd::{Keyd, namespaces};
 use system::minter::Local;
@@ -104,9 +103,7 @@ async fn slot_of(keyd: &Client, key: &PublicKey) -> KeyId {
 }
 
 fn certificate(forge: &Forge, signature: &[u8]) -> Certificate {
-    let algorithm = tlv(0x30, &forge.algorithm.to_der().unwrap());
-    let signature = tlv(3, &[&[0], signature].concat());
-    Certificate::from_der(&tlv(0x30, &[forge.tbs(), algorithm, signature].concat())).unwrap()
+    Certificate::from_der(&forge.signed(signature)).unwrap()
 }
 
 /// What OpenSSL says of a chain.

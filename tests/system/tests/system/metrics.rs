@@ -4,10 +4,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
+use forge::Forge;
 use keyd_core::{Algorithm, Protection, Reason, SignInput};
 use nix::sys::signal::{Signal, kill};
 use peers::token::Token;
-use system::forge::Forge;
 use system::keyd::{Keyd, namespaces, token_table, write_private};
 use system::minter::Local;
 use system::other_user::keyd_as_another_user;

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use forge::Forge;
 use keyd_core::{KeyId, PublicKey, Reason, SignInput};
-use system::forge::Forge;
 
 use crate::line::TRUST_DOMAIN;
 use crate::server::Server;

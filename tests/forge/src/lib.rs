@@ -125,7 +125,13 @@ impl Forge {
         self.parts(&tlv(0xa3, &tlv(0x30, &extensions)))
     }
 
-    /// The same with these bytes after the public key.
+    /// DER Certificate with the signature of its TBSCertificate.
+    pub fn signed(&self, signature: &[u8]) -> Vec<u8> {
+        let signature = tlv(3, &[&[0], signature].concat());
+        tlv(0x30, &[self.tbs(), tlv(0x30, &encoded(&self.algorithm)), signature].concat())
+    }
+
+    /// The same as [`Forge::tbs`] with these bytes after the public key.
     pub fn parts(&self, end: &[u8]) -> Vec<u8> {
         let name = |text: &str| encoded(&Name::from_str(text).unwrap_or_default());
         let time = |t: SystemTime| Time::try_from(t).map(|t| encoded(&t)).unwrap_or_default();
