@@ -21,17 +21,18 @@ use crate::refusals::{FAILED, Refusal, refusal, refused_start};
 const NOBODY: u32 = 65534;
 
 #[tokio::test]
-async fn keyd_is_not_dumpable_and_says_truly_whether_its_memory_is_locked() {
+async fn neither_keyd_nor_its_worker_can_be_dumped() {
     let dir = tempfile::tempdir().unwrap();
-    let config = configure(dir.path(), "").unwrap();
-    let socket = dir.path().join("keyd.sock");
-    let program = dir.path().join("keyd");
+    let (pin, program) = (dir.path().join("pin"), dir.path().join("keyd"));
+    let token = Token::softhsm(dir.path()).unwrap();
+    write_private(&pin, token.user_pin).unwrap();
+    let tables = token_table(&token, &pin) + &namespaces(&[("hsm", &[Protection::Hsm])]);
+    let config = configure(dir.path(), &tables).unwrap();
     fs::copy(binary("keyd").unwrap(), &program).unwrap();
     // The kernel gives the files in /proc of a process that cannot be dumped to root; so root is another user here.
     let mut serve = if nix::unistd::geteuid().is_root() {
-        for path in [dir.path(), &config] {
-            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
-        }
+        let owner = format!("{NOBODY}:{NOBODY}");
+        assert!(Command::new("chown").arg("-R").arg(owner).arg(dir.path()).status().await.unwrap().success());
         let id = NOBODY.to_string();
         let mut change = Command::new("setpriv");
         change.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]).arg(&program);
@@ -40,11 +41,16 @@ async fn keyd_is_not_dumpable_and_says_truly_whether_its_memory_is_locked() {
         Command::new(&program)
     };
     serve.args(["serve", "--config"]).arg(&config);
-    let keyd = Keyd::by(&mut serve, socket, &dir.path().join("log")).await.unwrap();
-    let pid = keyd.process.pid().unwrap();
-    assert_eq!(fs::metadata(format!("/proc/{pid}/mem")).unwrap().uid(), 0, "it can be dumped");
+    let keyd = Keyd::by(&mut serve, dir.path().join("keyd.sock"), &dir.path().join("log")).await.unwrap();
+    keyd.json(&["key", "create", "hsm/a", "--algorithm", "ec-p256"]).await.unwrap();
+    for (what, pid) in [("keyd", keyd.process.pid().unwrap()), ("its worker", keyd.worker().unwrap())] {
+        assert_eq!(fs::metadata(format!("/proc/{pid}/mem")).unwrap().uid(), 0, "{what} can be dumped");
+    }
     keyd.stop().await.unwrap();
+}
 
+#[tokio::test]
+async fn keyd_says_truly_whether_its_memory_is_locked() {
     let dir = tempfile::tempdir().unwrap();
     let keyd = Keyd::start(dir.path(), &namespaces(&[("dev", &[Protection::Software])])).await.unwrap();
     let said = keyd.json(&["status"]).await.unwrap()["memory_locked"].as_bool().unwrap();
