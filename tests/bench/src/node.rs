@@ -4,10 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use keyd_core::Protection;
 use peers::spire::{ServerConfig, SpireServer};
 use peers::swtpm::Swtpm;
 use peers::token::Token;
-use system::keyd::{Keyd, token_table, write_private};
+use system::keyd::{Keyd, allow, token_with_pin};
 use system::spire::server_plugins;
 
 /// The trust domain of every row.
@@ -34,32 +35,12 @@ impl Node {
         fs::create_dir_all(&tpm_dir)?;
         let tpm = Swtpm::start(&tpm_dir).context("swtpm")?;
         let token = Token::kryoptic(&home)?;
-        let pin = home.join("pin");
-        write_private(&pin, token.user_pin)?;
-        let config = token_table(&token, &pin)
-            + &format!(
-                r#"
-[tpm]
-tcti = "{}"
-[[namespace]]
-name = "hsm"
-protections = ["hsm"]
-[[namespace]]
-name = "sealed"
-protections = ["tpm-sealed"]
-[[namespace]]
-name = "spire-server"
-protections = ["tpm-sealed"]
-[[namespace]]
-name = "spire-root"
-protections = ["tpm-sealed"]
-[[allow]]
-users = [{}]
-namespaces = ["hsm", "sealed", "spire-server", "spire-root"]
-operations = ["create", "list", "show", "sign", "rotate", "delete", "bind", "status"]
-"#,
-                tpm.tcti(),
-                nix::unistd::geteuid()
+        let (hsm, sealed) = (&[Protection::Hsm][..], &[Protection::TpmSealed][..]);
+        let config = token_with_pin(&token, &home)?
+            + &format!("[tpm]\ntcti = {:?}\n", tpm.tcti())
+            + &allow(
+                &["create", "list", "show", "sign", "rotate", "delete", "bind", "status"],
+                &[("hsm", hsm), ("sealed", sealed), ("spire-server", sealed), ("spire-root", sealed)],
             );
         let keyd = Keyd::start(&home, &config).await?;
         let root = home.join("root.pem");

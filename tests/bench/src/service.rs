@@ -5,10 +5,10 @@ use std::fs;
 use anyhow::{Context, Result};
 use keyd_api::Client;
 use keyd_core::{Algorithm, KeyId, Protection};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 use peers::swtpm::Swtpm;
 use peers::token::Token;
-use system::keyd::{Keyd, token_table, write_private};
+use system::keyd::{Keyd, allow, token_with_pin};
 use tokio::time::Instant;
 
 use crate::figure::{Figure, Goal, Table};
@@ -21,6 +21,8 @@ const SIGNATURES: u64 = 10_000;
 const KEYS: u64 = 10_000;
 /// Keys made at once.
 const AT_ONCE: u64 = 8;
+/// What this user may do.
+const OPERATIONS: [&str; 4] = ["create", "list", "sign", "delete"];
 
 /// The rows about the service.
 pub async fn rows(rounds: Rounds, table: &mut Table) -> Result<()> {
@@ -39,11 +41,9 @@ async fn start_and_memory(rounds: Rounds, table: &mut Table) -> Result<()> {
     fs::create_dir_all(&tpm_dir)?;
     let tpm = Swtpm::start(&tpm_dir).context("swtpm")?;
     let token = Token::kryoptic(dir.path())?;
-    let pin = dir.path().join("pin");
-    write_private(&pin, token.user_pin)?;
-    let config = token_table(&token, &pin)
+    let config = token_with_pin(&token, dir.path())?
         + &format!("[tpm]\ntcti = \"{}\"\n", tpm.tcti())
-        + &namespaces(&[("sealed", Protection::TpmSealed), ("hsm", Protection::Hsm)]);
+        + &allow(&OPERATIONS, &[("sealed", &[Protection::TpmSealed]), ("hsm", &[Protection::Hsm])]);
     let keyd = Keyd::start(dir.path(), &config).await?;
     let (sealed, hsm): (KeyId, KeyId) = ("sealed/sign".parse()?, "hsm/sign".parse()?);
     for key in [&sealed, &hsm] {
@@ -88,7 +88,8 @@ async fn start_and_memory(rounds: Rounds, table: &mut Table) -> Result<()> {
 
 async fn list(rounds: Rounds) -> Result<Figure> {
     let dir = tempfile::Builder::new().prefix("keyd-bench-").tempdir()?;
-    let config = format!("[limits]\nkeys = {KEYS}\n") + &namespaces(&[("soft", Protection::Software)]);
+    let config =
+        format!("[limits]\nkeys = {KEYS}\n") + &allow(&OPERATIONS, &[("soft", &[Protection::Software])]);
     let keyd = Keyd::start(dir.path(), &config).await?;
     let mut running = tokio::task::JoinSet::new();
     for first in 0..AT_ONCE {
@@ -119,20 +120,6 @@ async fn list(rounds: Rounds) -> Result<Figure> {
     let figure = rounds.repeat(row, one_list).await?;
     keyd.stop().await?;
     Ok(figure)
-}
-
-/// Namespaces that this user may do everything in.
-fn namespaces(each: &[(&str, Protection)]) -> String {
-    let mut tables = String::new();
-    for (name, protection) in each {
-        tables += &format!("[[namespace]]\nname = \"{name}\"\nprotections = [\"{protection}\"]\n");
-    }
-    let names: Vec<_> = each.iter().map(|(name, _)| name).collect();
-    tables
-        + &format!(
-            "[[allow]]\nusers = [{}]\nnamespaces = {names:?}\noperations = [\"create\", \"list\", \"sign\", \"delete\"]\n",
-            geteuid()
-        )
 }
 
 /// Resident bytes of keyd and of its worker.

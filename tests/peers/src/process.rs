@@ -110,6 +110,18 @@ impl Process {
         Ok(kill(self.pid()?, signal)?)
     }
 
+    /// Lets none of its files grow beyond so many bytes: for it, a disk that is full. None lifts it.
+    ///
+    /// # Errors
+    /// It has ended, or `prlimit` of util-linux is missing.
+    pub async fn limit_files(&self, bytes: Option<u64>) -> Result<()> {
+        let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args([format!("--pid={}", self.pid()?), format!("--fsize={limit}:")]);
+        ensure!(prlimit.status().await?.success(), "prlimit sets no limit");
+        Ok(())
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

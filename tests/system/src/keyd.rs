@@ -185,6 +185,16 @@ pub fn token_table(token: &peers::token::Token, pin_file: &Path) -> String {
     )
 }
 
+/// The same, the PIN written into `dir`.
+///
+/// # Errors
+/// The file's.
+pub fn token_with_pin(token: &peers::token::Token, dir: &Path) -> Result<String> {
+    let pin_file = dir.join("pin");
+    write_private(&pin_file, token.user_pin)?;
+    Ok(token_table(token, &pin_file))
+}
+
 /// Writes a file that only this user may read.
 ///
 /// # Errors

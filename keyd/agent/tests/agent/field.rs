@@ -12,7 +12,7 @@ use peers::spire::{ServerConfig, SpireServer};
 use peers::swtpm::Swtpm;
 use peers::token::Token;
 use serde_json::Value;
-use system::keyd::{Keyd, allow, token_table, write_private};
+use system::keyd::{Keyd, allow, token_with_pin};
 use system::spire::{attestation_plugins, server_plugins};
 use tempfile::TempDir;
 use tokio::net::UnixDatagram;
@@ -243,12 +243,10 @@ pub struct Fetched {
 async fn start_keyd(dir: &Path, tpm: &Swtpm) -> Result<Keyd> {
     std::fs::create_dir_all(dir)?;
     let token = Token::kryoptic(dir)?;
-    let pin = dir.join("pin");
-    write_private(&pin, token.user_pin)?;
     let tables =
         ["spire-root", "spire-server", "keyd-agent", "workload"].map(|n| (n, &[Protection::Hsm][..]));
     let operations = ["create", "list", "show", "sign", "rotate", "delete", "attest", "bind", "status"];
-    let rest = token_table(&token, &pin)
+    let rest = token_with_pin(&token, dir)?
         + &format!("[tpm]\ntcti = \"{}\"\n", tpm.tcti())
         + &allow(&operations, &tables);
     Keyd::start(dir, &rest).await

@@ -7,7 +7,7 @@ use std::path::Path;
 use keyd_core::{Algorithm, Hash, Protection, PublicKey, Reason, RsaPadding, SignInput};
 use peers::token::Token;
 use serde_json::Value;
-use system::keyd::{Keyd, configure, namespaces, token_table, write_private};
+use system::keyd::{Keyd, configure, namespaces, token_with_pin};
 
 async fn software(dir: &Path) -> Keyd {
     Keyd::start(dir, &namespaces(&[("n", &[Protection::Software])])).await.unwrap()
@@ -81,9 +81,7 @@ async fn what_is_signed_on_the_command_line_verifies_there_with_the_same_options
 async fn a_shared_secret_is_recovered_into_a_file_that_nobody_else_reads() {
     let dir = tempfile::tempdir().unwrap();
     let token = Token::kryoptic(dir.path()).unwrap();
-    let pin = dir.path().join("pin");
-    write_private(&pin, token.user_pin).unwrap();
-    let config = token_table(&token, &pin)
+    let config = token_with_pin(&token, dir.path()).unwrap()
         + &namespaces(&[("hsm", &[Protection::Hsm]), ("soft", &[Protection::Software])]);
     let keyd = Keyd::start(dir.path(), &config).await.unwrap();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -200,14 +198,12 @@ async fn the_profile_cnsa2_uses_two_algorithms_and_says_what_it_leaves_out() {
 async fn rsa_is_refused_where_it_is_too_long_for_the_device_and_made_in_the_token_where_there_is_one() {
     let dir = tempfile::tempdir().unwrap();
     let token = Token::softhsm(dir.path()).unwrap();
-    let pin = dir.path().join("pin");
-    write_private(&pin, token.user_pin).unwrap();
     let all = [Protection::Software, Protection::TpmSealed, Protection::HsmWrapped];
     let tables =
         [("tpm", &[Protection::TpmSealed][..]), ("wrapped", &[Protection::HsmWrapped]), ("soft", &all)];
     // Nothing is asked of the TPM.
     let tpm = "tpm.tcti = \"device:/nonexistent\"\ntpm.counter = false\n".to_owned();
-    let config = tpm + &token_table(&token, &pin) + &namespaces(&tables);
+    let config = tpm + &token_with_pin(&token, dir.path()).unwrap() + &namespaces(&tables);
     let keyd = Keyd::start(dir.path(), &config).await.unwrap();
     let client = keyd.client();
     let refused = (1, Some(Reason::ProtectionUnavailable.name().to_owned()));

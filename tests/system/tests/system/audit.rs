@@ -214,7 +214,7 @@ async fn a_full_disk_refuses_changes_and_nothing_else() {
     let (dir, keyd) = software().await;
     let info = keyd.json(&["key", "create", "dev/a"]).await.unwrap();
     keyd.json(&["audit", "verify"]).await.unwrap();
-    limit_files(&keyd, &fs::metadata(file(dir.path())).unwrap().len().to_string()).await;
+    keyd.process.limit_files(Some(fs::metadata(file(dir.path())).unwrap().len())).await.unwrap();
     for change in [&["key", "create", "dev/b"][..], &["key", "rotate", "dev/a"], &["key", "delete", "dev/a"]]
     {
         let refused = keyd.output(&[&["--json"], change].concat()).await.unwrap();
@@ -228,19 +228,12 @@ async fn a_full_disk_refuses_changes_and_nothing_else() {
     let doctor = keyd.output(&["doctor"]).await.unwrap();
     assert!(String::from_utf8_lossy(&doctor.stdout).contains("the audit log: it takes no records"));
 
-    limit_files(&keyd, "unlimited").await;
+    keyd.process.limit_files(None).await.unwrap();
     keyd.json(&["key", "rotate", "dev/a"]).await.unwrap();
     keyd.json(&["audit", "verify"]).await.unwrap();
     assert_eq!(events(&records(&keyd, &["--key", "dev/a"]).await), ["key-created", "key-rotated"]);
     let doctor = keyd.output(&["doctor"]).await.unwrap();
     assert!(doctor.status.success(), "{}", String::from_utf8_lossy(&doctor.stdout));
-}
-
-async fn limit_files(keyd: &Keyd, bytes: &str) {
-    let pid = keyd.process.pid().unwrap().to_string();
-    let limit = format!("--fsize={bytes}:unlimited");
-    let done = Command::new("prlimit").args(["--pid", &pid, &limit]).status().await.unwrap();
-    assert!(done.success());
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use keyd_core::{Algorithm, Failure, KeyId, Protection, Reason, SignInput};
 use nix::sys::signal::{Signal, kill};
 use peers::swtpm::Swtpm;
 use peers::token::Token;
-use system::keyd::{Keyd, namespaces, token_table, write_private};
+use system::keyd::{Keyd, namespaces, token_with_pin};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -70,10 +70,8 @@ async fn killed_again_and_again(dir: &TempDir, token: Token, hsm: Namespace, sha
     let mut rng = Rng::with_seed(seed);
 
     let tpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
-    let pin = dir.path().join("pin");
-    write_private(&pin, token.user_pin).unwrap();
     let kinds = [hsm, sealed, soft];
-    let config = token_table(&token, &pin)
+    let config = token_with_pin(&token, dir.path()).unwrap()
         + &format!("[tpm]\ntcti = {:?}\n", tpm.tcti())
         + &namespaces(&kinds.map(|(name, protections, _)| (name, protections)));
     let mut keyd = Keyd::start(dir.path(), &config).await.unwrap();

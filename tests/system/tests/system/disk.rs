@@ -4,23 +4,11 @@ use std::path::Path;
 
 use keyd_api::{Client, KeyInfo};
 use keyd_core::{Algorithm, Failure, Protection, Reason, SignInput};
-use nix::unistd::Pid;
 use peers::token::Token;
-use system::keyd::{Keyd, namespaces, token_table, write_private};
-use tokio::process::Command;
+use system::keyd::{Keyd, namespaces, token_with_pin};
 
 /// More keys than any store of these tests has room for.
 const MANY: usize = 4000;
-
-/// Lets no file of a process grow beyond so many bytes: for the process, a disk that is full. None lifts it.
-async fn limit_files(process: Pid, bytes: Option<u64>) {
-    let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
-    let set = Command::new("prlimit")
-        .args([format!("--pid={process}"), format!("--fsize={limit}:")])
-        .status()
-        .await;
-    assert!(set.expect("prlimit is of util-linux").success());
-}
 
 async fn create(client: &Client, key: &str, algorithm: Algorithm) -> Result<KeyInfo, Failure> {
     client.create_key(&key.parse().unwrap(), algorithm, None).await
@@ -60,8 +48,7 @@ async fn a_full_disk_refuses_changes_and_loses_nothing_and_reads_go_on() {
     let keyd = Keyd::start(dir.path(), &namespaces(&[("soft", &[Protection::Software])])).await.unwrap();
     let client = keyd.client();
     create(&client, "soft/first", Algorithm::MlDsa87).await.unwrap();
-    let process = keyd.process.pid().unwrap();
-    limit_files(process, Some(size(dir.path()))).await;
+    keyd.process.limit_files(Some(size(dir.path()))).await.unwrap();
 
     let (mut made, refusal) = fill(&client, "soft", Algorithm::MlDsa87).await;
     println!("{} keys until the disk was full: {refusal}", made.len());
@@ -76,12 +63,12 @@ async fn a_full_disk_refuses_changes_and_loses_nothing_and_reads_go_on() {
     assert_all_sign(&client, &made).await;
 
     // There is room again, and no restart is needed.
-    limit_files(process, None).await;
+    keyd.process.limit_files(None).await.unwrap();
     made.push(create(&client, "soft/again", Algorithm::MlDsa87).await.unwrap());
     assert_all_sign(&client, &made).await;
 
     // Full once more, and killed in that state.
-    limit_files(process, Some(size(dir.path()))).await;
+    keyd.process.limit_files(Some(size(dir.path()))).await.unwrap();
     let (more, _) = fill(&client, "soft", Algorithm::EcP256).await;
     made.extend(more);
     keyd.kill().await.unwrap();
@@ -94,14 +81,13 @@ async fn a_full_disk_refuses_changes_and_loses_nothing_and_reads_go_on() {
 async fn a_key_that_finds_no_room_in_the_store_leaves_none_in_the_token() {
     let dir = tempfile::tempdir().unwrap();
     let token = Token::softhsm(dir.path()).unwrap();
-    let pin = dir.path().join("pin");
-    write_private(&pin, token.user_pin).unwrap();
     let tables: &[(&str, &[Protection])] = &[("hsm", &[Protection::Hsm]), ("soft", &[Protection::Software])];
-    let keyd = Keyd::start(dir.path(), &(token_table(&token, &pin) + &namespaces(tables))).await.unwrap();
+    let config = token_with_pin(&token, dir.path()).unwrap() + &namespaces(tables);
+    let keyd = Keyd::start(dir.path(), &config).await.unwrap();
     let client = keyd.client();
     // The worker runs before the limit, and is not under it.
     let held = create(&client, "hsm/held", Algorithm::EcP256).await.unwrap();
-    limit_files(keyd.process.pid().unwrap(), Some(size(dir.path()))).await;
+    keyd.process.limit_files(Some(size(dir.path()))).await.unwrap();
     let (mut made, _) = fill(&client, "soft", Algorithm::MlDsa87).await;
     made.push(held);
     let refusal = create(&client, "hsm/refused", Algorithm::EcP256).await.unwrap_err();

@@ -1,7 +1,8 @@
 //! `keyd doctor` on a token that does not fit the store.
 
+use keyd_core::Protection;
 use peers::token::Token;
-use system::keyd::{Keyd, token_table, write_private};
+use system::keyd::{Keyd, allow, token_with_pin};
 
 async fn findings(keyd: &Keyd) -> (Option<i32>, Vec<serde_json::Value>) {
     let output = keyd.output(&["--json", "doctor"]).await.unwrap();
@@ -13,14 +14,8 @@ async fn findings(keyd: &Keyd) -> (Option<i32>, Vec<serde_json::Value>) {
 async fn objects_without_a_key_and_keys_without_an_object_are_found() {
     let dir = tempfile::tempdir().unwrap();
     let token = Token::softhsm(dir.path()).unwrap();
-    let pin = dir.path().join("pin");
-    write_private(&pin, token.user_pin).unwrap();
-    let config = token_table(&token, &pin)
-        + &format!(
-            "[[namespace]]\nname = \"n\"\nprotections = [\"hsm\"]\n[[allow]]\nusers = [{}]\nnamespaces = [\"n\"]\n\
-             operations = [\"create\", \"sign\", \"show\", \"status\"]\n",
-            nix::unistd::geteuid()
-        );
+    let config = token_with_pin(&token, dir.path()).unwrap()
+        + &allow(&["create", "sign", "show", "status"], &[("n", &[Protection::Hsm])]);
     let keyd = Keyd::start(dir.path(), &config).await.unwrap();
     keyd.json(&["key", "create", "n/lost", "--algorithm", "ec-p256"]).await.unwrap();
     assert_eq!(findings(&keyd).await, (Some(0), vec![]), "all is well");

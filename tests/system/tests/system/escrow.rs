@@ -13,7 +13,7 @@ use peers::swtpm::Swtpm;
 use peers::token::Token;
 use serde_json::Value;
 use system::binary;
-use system::keyd::{Keyd, namespaces, token_table, write_private};
+use system::keyd::{Keyd, namespaces, token_with_pin};
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::Instant;
@@ -39,9 +39,7 @@ impl Machine {
         let dir = tempfile::tempdir().unwrap();
         let tpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
         let token = Token::softhsm(dir.path()).unwrap();
-        let pin = dir.path().join("pin");
-        write_private(&pin, token.user_pin).unwrap();
-        let config = token_table(&token, &pin)
+        let config = token_with_pin(&token, dir.path()).unwrap()
             + &format!("[tpm]\ntcti = {:?}\n[escrow]\nrecipient = {recipient:?}\n", tpm.tcti())
             + &namespaces(NAMESPACES);
         Self { dir, _tpm: tpm, config }

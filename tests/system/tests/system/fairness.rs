@@ -8,7 +8,7 @@ use std::time::Duration;
 use keyd_core::{Algorithm, Protection, Reason, SignInput};
 use peers::process::freeze;
 use peers::token::Token;
-use system::keyd::{Keyd, namespaces, token_table, write_private};
+use system::keyd::{Keyd, namespaces, token_with_pin};
 use system::other_user::keyd_as_another_user;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
@@ -26,9 +26,7 @@ async fn calls_of_one_user_take_turns_over_all_its_connections_and_others_do_not
     const DEADLINE: Duration = Duration::from_secs(4);
     let dir = tempfile::tempdir().unwrap();
     let token = Token::softhsm(dir.path()).unwrap();
-    let pin = dir.path().join("pin");
-    write_private(&pin, token.user_pin).unwrap();
-    let config = token_table(&token, &pin)
+    let config = token_with_pin(&token, dir.path()).unwrap()
         + &format!("call_deadline_ms = {}\n[limits]\ncalls_per_user = 2\n", DEADLINE.as_millis())
         + &namespaces(&[("hsm", &[Protection::Hsm])]);
     let keyd = Keyd::start(dir.path(), &config).await.unwrap();

@@ -7,7 +7,7 @@ use fault_shim::{Action, Fault, Faults};
 use keyd_core::{Algorithm, KeyId, Protection, Reason, SignInput};
 use peers::token::Token;
 use serde_json::Value;
-use system::keyd::{Keyd, namespaces, token_table, write_private};
+use system::keyd::{Keyd, namespaces, token_with_pin};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -25,10 +25,9 @@ pub fn behind_the_shim(mut token: Token, faults: &Faults) -> Token {
 }
 
 async fn on(dir: &TempDir, token: &Token) -> Keyd {
-    let pin = dir.path().join("pin");
-    write_private(&pin, token.user_pin).unwrap();
     let tables = [("hsm", &[Protection::Hsm][..]), ("soft", &[Protection::Software])];
-    Keyd::start(dir.path(), &(token_table(token, &pin) + &namespaces(&tables))).await.unwrap()
+    let config = token_with_pin(token, dir.path()).unwrap() + &namespaces(&tables);
+    Keyd::start(dir.path(), &config).await.unwrap()
 }
 
 async fn behind(dir: &TempDir) -> (Faults, Keyd) {

@@ -7,7 +7,7 @@ use keyd_api::{Client, KeyInfo};
 use keyd_core::{Algorithm, Failure, HealthState, KeyId, Protection, Reason, SignInput};
 use peers::process::freeze;
 use peers::token::Token;
-use system::keyd::{Keyd, namespaces, token_table, write_private};
+use system::keyd::{Keyd, namespaces, token_with_pin};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -165,9 +165,7 @@ async fn a_frozen_token_costs_its_callers_a_deadline_and_nobody_else_anything() 
 
 async fn on_token(dir: &Path, deadline: Duration) -> Keyd {
     let token = Token::softhsm(dir).unwrap();
-    let pin = dir.join("pin");
-    write_private(&pin, token.user_pin).unwrap();
-    let config = token_table(&token, &pin)
+    let config = token_with_pin(&token, dir).unwrap()
         + &format!("call_deadline_ms = {}\n", deadline.as_millis())
         + &namespaces(&[("hsm", &[Protection::Hsm]), ("soft", &[Protection::Software])]);
     Keyd::start(dir, &config).await.unwrap()

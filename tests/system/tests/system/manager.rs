@@ -73,12 +73,6 @@ impl Watched {
         self.process.ended().await.unwrap()
     }
 
-    /// No file may grow beyond so many bytes.
-    async fn limit_files(&self, bytes: &str) {
-        let (pid, limit) = (self.process.pid().unwrap().to_string(), format!("--fsize={bytes}:unlimited"));
-        assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().await.unwrap().success());
-    }
-
     fn socket(&self) -> PathBuf {
         self.dir.path().join("keyd.sock")
     }
@@ -176,10 +170,10 @@ async fn each_reload_is_in_the_audit_log_and_a_refused_one_changes_nothing() {
     // Nor does one that cannot be recorded.
     let log = keyd.dir.path().join("state/audit");
     let written = std::fs::metadata(log.join("audit-000000000001.log")).unwrap().len();
-    keyd.limit_files(&written.to_string()).await;
+    keyd.process.limit_files(Some(written)).await.unwrap();
     keyd.reload(&soft(&["dev"])).await;
     client.sign(&"new/0".parse().unwrap(), SignInput::Message(b"m")).await.unwrap();
-    keyd.limit_files("unlimited").await;
+    keyd.process.limit_files(None).await.unwrap();
     keyd.reload(&soft(&["dev"])).await;
     assert_eq!(create(&client, "new/last").await, Err(Reason::UnknownNamespace));
 

@@ -8,7 +8,7 @@ use forge::Forge;
 use keyd_core::{Algorithm, Protection, Reason, SignInput};
 use nix::sys::signal::{Signal, kill};
 use peers::token::Token;
-use system::keyd::{Keyd, namespaces, token_table, write_private};
+use system::keyd::{Keyd, namespaces, token_with_pin};
 use system::minter::Local;
 use system::other_user::keyd_as_another_user;
 use tokio::io::AsyncReadExt;
@@ -30,11 +30,10 @@ async fn metrics(keyd: &Keyd) -> String {
 async fn what_happened_is_counted_by_kind_namespace_and_reason() {
     let dir = tempfile::tempdir().unwrap();
     let token = Token::softhsm(dir.path()).unwrap();
-    let pin = dir.path().join("pin");
-    write_private(&pin, token.user_pin).unwrap();
     let (either, soft) = ([Protection::Hsm, Protection::HsmWrapped], [Protection::Software]);
     let tables: &[(&str, &[Protection])] = &[("either", &either), ("soft", &soft)];
-    let keyd = Keyd::start(dir.path(), &(token_table(&token, &pin) + &namespaces(tables))).await.unwrap();
+    let config = token_with_pin(&token, dir.path()).unwrap() + &namespaces(tables);
+    let keyd = Keyd::start(dir.path(), &config).await.unwrap();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
     let client = keyd.client();
 

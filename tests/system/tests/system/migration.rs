@@ -6,7 +6,7 @@ use keyd_api::{Client, KeyInfo};
 use keyd_core::{Algorithm, Failure, KeyId, Protection, Reason, SignInput};
 use peers::swtpm::Swtpm;
 use peers::token::Token;
-use system::keyd::{Keyd, namespaces, token_table, write_private};
+use system::keyd::{Keyd, namespaces, token_with_pin};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -27,10 +27,9 @@ async fn node(
     let dir = tempfile::tempdir().unwrap();
     let tpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
     let token = token(dir.path()).unwrap();
-    let pin = dir.path().join("pin");
-    write_private(&pin, token.user_pin).unwrap();
-    let config =
-        token_table(&token, &pin) + &format!("[tpm]\ntcti = {:?}\n", tpm.tcti()) + &namespaces(tables);
+    let config = token_with_pin(&token, dir.path()).unwrap()
+        + &format!("[tpm]\ntcti = {:?}\n", tpm.tcti())
+        + &namespaces(tables);
     let keyd = Keyd::start(dir.path(), &config).await.unwrap();
     (dir, tpm, keyd)
 }

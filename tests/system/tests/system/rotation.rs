@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use keyd_core::{Algorithm, KeyId, Protection, SignInput};
 use peers::token::Token;
-use system::keyd::{Keyd, namespaces, token_table, write_private};
+use system::keyd::{Keyd, namespaces, token_with_pin};
 use tokio::task::JoinSet;
 
 const ROTATIONS: usize = 40;
@@ -15,11 +15,10 @@ const SIGNERS: usize = 4;
 async fn no_signature_fails_while_the_key_is_rotated() {
     let dir = tempfile::tempdir().unwrap();
     let token = Token::kryoptic(dir.path()).unwrap();
-    let pin = dir.path().join("pin");
-    write_private(&pin, token.user_pin).unwrap();
     let tables: &[(&str, &[Protection])] =
         &[("hsm", &[Protection::Hsm]), ("wrapped", &[Protection::HsmWrapped])];
-    let keyd = Keyd::start(dir.path(), &(token_table(&token, &pin) + &namespaces(tables))).await.unwrap();
+    let config = token_with_pin(&token, dir.path()).unwrap() + &namespaces(tables);
+    let keyd = Keyd::start(dir.path(), &config).await.unwrap();
     let client = keyd.client();
     for key in ["hsm/a", "wrapped/a"] {
         let key: KeyId = key.parse().unwrap();

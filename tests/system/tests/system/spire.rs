@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use peers::spire::{ServerConfig, SpireServer};
 use peers::token::Token;
 use system::issuance::profiles;
-use system::keyd::{Keyd, namespaces, token_table, write_private};
+use system::keyd::{Keyd, namespaces, token_with_pin};
 use system::minter::{Local, Minter};
 use system::openssl::verify_chain;
 use system::spire::server_plugins;
@@ -142,10 +142,8 @@ impl Site {
     /// On a token as `seen` has it.
     async fn on(dir: TempDir, seen: impl FnOnce(Token) -> Token) -> Self {
         let token = seen(Token::kryoptic(dir.path()).unwrap());
-        let pin = dir.path().join("pin");
-        write_private(&pin, token.user_pin).unwrap();
         let hsm = &[Protection::Hsm][..];
-        let config = token_table(&token, &pin)
+        let config = token_with_pin(&token, dir.path()).unwrap()
             + &namespaces(&[("spire-server", hsm), ("spire-root", hsm)])
             + &profiles(TRUST_DOMAIN);
         let keyd = Keyd::start(dir.path(), &config).await.unwrap();

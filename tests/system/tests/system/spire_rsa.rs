@@ -10,7 +10,7 @@ use keyd_x509::parse_pem_chain;
 use peers::spire::{ServerConfig, SpireServer};
 use peers::token::Token;
 use serde_json::Value;
-use system::keyd::{Keyd, namespaces, token_table, write_private};
+use system::keyd::{Keyd, namespaces, token_with_pin};
 use system::openssl::verify_chain;
 use system::spire::key_manager;
 
@@ -32,9 +32,9 @@ async fn a_server_with_rsa_4096_keys_in_the_token_issues_and_keeps_them() {
 async fn issues(key_type: &str, algorithm: Algorithm) {
     let dir = tempfile::tempdir().unwrap();
     let token = Token::softhsm(dir.path()).unwrap();
-    let pin = dir.path().join("pin");
-    write_private(&pin, token.user_pin).unwrap();
-    let table = token_table(&token, &pin) + PATIENCE + &namespaces(&[("spire-server", &[Protection::Hsm])]);
+    let table = token_with_pin(&token, dir.path()).unwrap()
+        + PATIENCE
+        + &namespaces(&[("spire-server", &[Protection::Hsm])]);
     let keyd = Keyd::start(dir.path(), &table).await.unwrap();
     let mut config = ServerConfig::hcl(TRUST_DOMAIN, key_manager(&keyd.socket(), "").unwrap()).unwrap();
     config.settings = format!("ca_key_type = \"{key_type}\"\njwt_key_type = \"{key_type}\"\n");

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use peers::token::Token;
 use serde_json::Value;
 use system::binary;
-use system::keyd::{Keyd, configure, namespaces, token_table, write_private};
+use system::keyd::{Keyd, configure, namespaces, token_with_pin};
 use tokio::process::Command;
 
 /// Runs `keyd ARGS` where no keyd runs.
@@ -18,9 +18,7 @@ async fn alone(args: &[&str]) -> Output {
 }
 
 fn configured(dir: &Path, token: &Token) -> String {
-    let pin = dir.join("pin");
-    write_private(&pin, token.user_pin).unwrap();
-    token_table(token, &pin) + &namespaces(&[("n", &[Protection::Hsm])])
+    token_with_pin(token, dir).unwrap() + &namespaces(&[("n", &[Protection::Hsm])])
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use fault_shim::{Faults, Renumbering};
 use keyd_api::KeyInfo;
 use keyd_core::{Algorithm, Protection, Reason, SignInput};
 use peers::token::Token;
-use system::keyd::{Keyd, configure, namespaces, token_table, write_private};
+use system::keyd::{Keyd, configure, namespaces, token_with_pin};
 
 use super::faults::behind_the_shim;
 
@@ -24,10 +24,8 @@ fn numbers() -> Renumbering {
 }
 
 fn config(dir: &Path, token: &Token, table: &str) -> String {
-    let pin = dir.join("pin");
-    write_private(&pin, token.user_pin).unwrap();
     let tables = [("hsm", &[Protection::Hsm][..]), ("either", &[Protection::Hsm, Protection::HsmWrapped])];
-    token_table(token, &pin) + table + &namespaces(&tables)
+    token_with_pin(token, dir).unwrap() + table + &namespaces(&tables)
 }
 
 async fn create(keyd: &Keyd, key: &str) -> Result<KeyInfo, keyd_core::Failure> {

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use keyd_core::Protection;
 use peers::spire::{ServerConfig, SpireServer};
 use peers::token::Token;
 use system::issuance::profiles;
-use system::keyd::{Keyd, token_table, write_private};
+use system::keyd::{Keyd, allow, token_with_pin};
 use system::spire::{attestation_plugins, server_plugins};
 
 use crate::line::TRUST_DOMAIN;
@@ -26,25 +27,10 @@ impl Server {
     pub async fn start(dir: &Path) -> Result<(Self, String)> {
         fs::create_dir_all(dir)?;
         let token = Token::kryoptic(dir)?;
-        let pin = dir.join("pin");
-        write_private(&pin, token.user_pin)?;
-        let user = nix::unistd::geteuid();
-        let config = token_table(&token, &pin)
-            + &format!(
-                r#"
-[[namespace]]
-name = "spire-root"
-protections = ["hsm"]
-
-[[namespace]]
-name = "spire-server"
-protections = ["hsm"]
-
-[[allow]]
-users = [{user}]
-namespaces = ["spire-root", "spire-server"]
-operations = ["create", "list", "show", "sign", "rotate", "delete", "bind", "status", "audit"]
-"#
+        let config = token_with_pin(&token, dir)?
+            + &allow(
+                &["create", "list", "show", "sign", "rotate", "delete", "bind", "status", "audit"],
+                &["spire-root", "spire-server"].map(|name| (name, &[Protection::Hsm][..])),
             )
             + &profiles(TRUST_DOMAIN);
         let keyd = Keyd::start(dir, &config).await?;
