@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use tokio::process::Child;
+
 /// `openssl`, ready for its arguments.
 pub fn command() -> Command {
     Command::new(crate::dir().join("openssl"))
@@ -24,6 +26,20 @@ pub fn run(arguments: &str) -> Result<Vec<u8>, String> {
     } else {
         Err(format!("openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr)))
     }
+}
+
+/// Starts `openssl` with arguments that hold no spaces, its streams piped; killed when dropped.
+///
+/// # Errors
+/// The kernel's.
+pub fn spawn(arguments: &str) -> std::io::Result<Child> {
+    tokio::process::Command::from(command())
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
 }
 
 /// A certificate and its key, as PEM files.

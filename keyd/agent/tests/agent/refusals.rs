@@ -1,36 +1,17 @@
 //! Servers that the agent attests to under no circumstances.
 
-use std::process::{Child, Stdio};
-
-use peers::openssl::{Issued, Subject, issue};
+use peers::openssl::{self, Issued, Subject, issue};
 use peers::spire::free_port;
+use tokio::process::Child;
 
 use crate::field::{DOMAIN, Node};
 
-/// `openssl s_server`; killed when dropped.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn serve(port: u16, groups: &str, issued: &Issued) -> Server {
-    let mut command = peers::openssl::command();
-    command.args([
-        "s_server",
-        "-quiet",
-        "-alpn",
-        "h2",
-        "-groups",
-        groups,
-        "-accept",
-        &format!("127.0.0.1:{port}"),
-    ]);
-    command.arg("-cert").arg(&issued.certificate).arg("-key").arg(&issued.key);
-    Server(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+fn serve(port: u16, groups: &str, issued: &Issued) -> Child {
+    let (certificate, key) = (issued.certificate.display(), issued.key.display());
+    openssl::spawn(&format!(
+        "s_server -quiet -alpn h2 -groups {groups} -accept 127.0.0.1:{port} -cert {certificate} -key {key}"
+    ))
+    .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,12 +1,10 @@
 //! What passes through, and how connections end.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use peers::openssl::{self, Issued, Subject};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::support::{CLIENT, PATIENCE, World};
@@ -22,14 +20,7 @@ async fn ask(world: &World, address: &str, own: &Issued) -> String {
         own.key.display(),
         world.root.certificate.display()
     );
-    let mut child = Command::from(openssl::command())
-        .args(arguments.split_whitespace())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+    let mut child = openssl::spawn(&arguments).unwrap();
     // A client that was refused may be gone already.
     let _ = child.stdin.as_mut().unwrap().write_all(b"GET / HTTP/1.0\r\n\r\n").await;
     let output = timeout(PATIENCE, child.wait_with_output()).await.expect("in time").unwrap();

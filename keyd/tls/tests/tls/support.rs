@@ -1,7 +1,6 @@
 //! A trust domain issued by OpenSSL, our side of links within it, and OpenSSL at the other end.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use peers::openssl::{self, Issued, Subject};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdout};
 use tokio::sync::watch;
 
 pub const DOMAIN: &str = "field.example";
@@ -133,7 +132,8 @@ impl Visit {
 pub async fn visit(acceptor: &Acceptor, arguments: &str) -> Visit {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut client = openssl_command(&format!("s_client -connect 127.0.0.1:{port} -ign_eof {arguments}"));
+    let mut client =
+        openssl::spawn(&format!("s_client -connect 127.0.0.1:{port} -ign_eof {arguments}")).unwrap();
     let mut stdin = client.stdin.take().unwrap();
     stdin.write_all(b"over and out\n").await.unwrap();
     let output = tokio::spawn(tokio::time::timeout(PATIENCE, client.wait_with_output()));
@@ -163,7 +163,7 @@ pub struct Server {
 }
 
 pub async fn serve(arguments: &str) -> Server {
-    let mut child = openssl_command(&format!("s_server -accept 127.0.0.1:0 -rev {arguments}"));
+    let mut child = openssl::spawn(&format!("s_server -accept 127.0.0.1:0 -rev {arguments}")).unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     loop {
         let mut line = String::new();
@@ -177,17 +177,6 @@ pub async fn serve(arguments: &str) -> Server {
             return Server { address: address.to_owned(), _child: child, _stdout: stdout };
         }
     }
-}
-
-fn openssl_command(arguments: &str) -> Child {
-    Command::from(openssl::command())
-        .args(arguments.split_whitespace())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap()
 }
 
 /// `-cert` and `-key` of an issued certificate.
