@@ -1,13 +1,15 @@
 //! Processes that run until they are stopped, and what happens to them.
 
+use std::ffi::OsString;
 use std::fs::OpenOptions;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -162,6 +164,32 @@ impl Process {
         let lines: Vec<&str> = text.lines().collect();
         lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("\n")
     }
+}
+
+/// Whether it can be dumped, and traced by its own user, who must not be root: the kernel gives the files in /proc of one
+/// that cannot be to root.
+///
+/// # Errors
+/// It has ended.
+pub fn can_be_dumped(process: Pid) -> std::io::Result<bool> {
+    Ok(std::fs::metadata(format!("/proc/{process}/mem"))?.uid() != 0)
+}
+
+/// The words of a command that runs a program as a user who is not root. Where this user is root, it is a copy in `dir`,
+/// and nobody owns that directory with all that is in it.
+///
+/// # Errors
+/// The copy's, or `chown` fails.
+pub fn without_root(program: &Path, dir: &Path) -> Result<Vec<OsString>> {
+    if !geteuid().is_root() {
+        return Ok(vec![program.into()]);
+    }
+    let copy = dir.join("program");
+    std::fs::copy(program, &copy)?;
+    let chown = std::process::Command::new("chown").args(["-R", "65534:65534"]).arg(dir).status()?;
+    ensure!(chown.success(), "chown: {chown}");
+    let change = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    Ok(change.map(OsString::from).into_iter().chain([copy.into()]).collect())
 }
 
 /// Stops a process, as if it hung. It has stopped once each of its threads has.

@@ -10,9 +10,10 @@ use keyd_pkcs11::{Token, TokenName, WorkerCommand};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use peers::process::{can_be_dumped, without_root};
 use tokio::time::{Instant, sleep};
 
-use super::{PATIENCE, config, create, kryoptic, sign, softhsm, token};
+use super::{PATIENCE, config, create, kryoptic, sign, softhsm, token, worker};
 
 fn signal(token: &Token, signal: Signal) -> u32 {
     let pid = token.worker_pid().unwrap();
@@ -181,6 +182,19 @@ async fn await_end(pid: u32) {
         assert!(start.elapsed() < Duration::from_secs(5), "the worker lives on");
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test]
+async fn a_worker_cannot_be_dumped() {
+    let (dir, config) = softhsm();
+    let WorkerCommand { program, args } = worker();
+    let words = without_root(&program, dir.path()).unwrap();
+    let mut words = words.into_iter().map(|word| word.into_string().unwrap());
+    let program = words.next().unwrap().into();
+    let token = Token::new(config, WorkerCommand { program, args: words.chain(args).collect() }).unwrap();
+    token.supports(Algorithm::EcP256).await.unwrap();
+    let pid = Pid::from_raw(token.worker_pid().unwrap().try_into().unwrap());
+    assert!(!can_be_dumped(pid).unwrap());
 }
 
 #[tokio::test]

@@ -8,43 +8,29 @@ use fault_shim::{Action, Fault, Faults};
 use keyd_core::{Protection, Reason};
 use nix::unistd::Pid;
 use peers::interposer::Interposer;
+use peers::process::{can_be_dumped, without_root};
 use peers::swtpm::Swtpm;
 use peers::token::Token;
 use system::binary;
-use system::keyd::{Keyd, configure, namespaces, token_table, write_private};
+use system::keyd::{Keyd, configure, namespaces, token_table, token_with_pin, write_private};
 use tokio::process::Command;
 
 use crate::faults::behind_the_shim;
 use crate::refusals::{FAILED, Refusal, refusal, refused_start};
 
-/// The user that runs keyd where the test is root.
-const NOBODY: u32 = 65534;
-
 #[tokio::test]
 async fn neither_keyd_nor_its_worker_can_be_dumped() {
     let dir = tempfile::tempdir().unwrap();
-    let (pin, program) = (dir.path().join("pin"), dir.path().join("keyd"));
     let token = Token::softhsm(dir.path()).unwrap();
-    write_private(&pin, token.user_pin).unwrap();
-    let tables = token_table(&token, &pin) + &namespaces(&[("hsm", &[Protection::Hsm])]);
+    let tables = token_with_pin(&token, dir.path()).unwrap() + &namespaces(&[("hsm", &[Protection::Hsm])]);
     let config = configure(dir.path(), &tables).unwrap();
-    fs::copy(binary("keyd").unwrap(), &program).unwrap();
-    // The kernel gives the files in /proc of a process that cannot be dumped to root; so root is another user here.
-    let mut serve = if nix::unistd::geteuid().is_root() {
-        let owner = format!("{NOBODY}:{NOBODY}");
-        assert!(Command::new("chown").arg("-R").arg(owner).arg(dir.path()).status().await.unwrap().success());
-        let id = NOBODY.to_string();
-        let mut change = Command::new("setpriv");
-        change.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]).arg(&program);
-        change
-    } else {
-        Command::new(&program)
-    };
-    serve.args(["serve", "--config"]).arg(&config);
+    let words = without_root(&binary("keyd").unwrap(), dir.path()).unwrap();
+    let mut serve = Command::new(&words[0]);
+    serve.args(&words[1..]).args(["serve", "--config"]).arg(&config);
     let keyd = Keyd::by(&mut serve, dir.path().join("keyd.sock"), &dir.path().join("log")).await.unwrap();
     keyd.json(&["key", "create", "hsm/a", "--algorithm", "ec-p256"]).await.unwrap();
     for (what, pid) in [("keyd", keyd.process.pid().unwrap()), ("its worker", keyd.worker().unwrap())] {
-        assert_eq!(fs::metadata(format!("/proc/{pid}/mem")).unwrap().uid(), 0, "{what} can be dumped");
+        assert!(!can_be_dumped(pid).unwrap(), "{what} can be dumped");
     }
     keyd.stop().await.unwrap();
 }
