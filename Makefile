@@ -1,8 +1,13 @@
 # Everything a newcomer needs: `make demo` shows it, `make test` proves it.
 
-.PHONY: demo test torture fuzz lint bench peers clean
+.PHONY: help demo test torture fuzz lint bench peers clean
 
 build = cargo build --locked --workspace --bins
+
+# The targets, one a line. `make` alone shows this.
+help:
+	@awk '/^# / { said = substr($$0, 3) } /^$$/ { said = "" } \
+	    /^[a-z]+:/ && said { printf "make %-8s %s\n", substr($$1, 1, length($$1) - 1), said; said = "" }' Makefile
 
 # The main job end to end on software stand-ins for the hardware. KEEP=1 leaves it running to look around in.
 demo:
@@ -28,6 +33,7 @@ fuzz:
 lint:
 	@scripts/lint.sh
 
+# Figures of a release build against the bare parts.
 bench:
 	@tests/peers/install.sh
 	@scripts/bench.sh
@@ -36,5 +42,6 @@ bench:
 peers:
 	@tests/peers/install.sh
 
+# All that was built, and the real parts.
 clean:
 	cargo clean

@@ -30,6 +30,33 @@ fn documented() -> Vec<(String, BTreeSet<String>)> {
     .collect()
 }
 
+/// What a newcomer types from one document must fit what another one says.
+#[test]
+fn the_readme_and_the_example_give_a_token_the_same_label_and_the_root_the_same_place() {
+    for document in ["README.md", "docs/examples/keyd-server.toml"] {
+        let text = read(document);
+        for words in ["--label keyd ", "label = \"keyd\"", "--out /etc/spire/root.pem", "/etc/spire/enrolled"]
+        {
+            assert!(text.contains(words), "{document} does not say {words}");
+        }
+    }
+}
+
+#[test]
+fn make_alone_lists_every_target() {
+    let make = std::process::Command::new("make").current_dir(path("")).output().unwrap();
+    let listed = String::from_utf8(make.stdout).unwrap();
+    let makefile = read("Makefile");
+    let targets = makefile.lines().find_map(|line| line.strip_prefix(".PHONY: ")).unwrap();
+    for target in targets.split(' ') {
+        assert!(
+            listed.lines().any(|line| line.starts_with(&format!("make {target} "))),
+            "{target}: {listed}"
+        );
+    }
+    assert_eq!(listed.lines().count(), targets.split(' ').count());
+}
+
 #[test]
 fn the_architecture_names_each_crate_with_those_that_it_uses() {
     let root = path("").canonicalize().unwrap();

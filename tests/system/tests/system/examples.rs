@@ -18,6 +18,8 @@ use tokio::process::Command;
 
 /// Where the package puts the plugin.
 const PLUGIN: &str = "/usr/bin/keyd-spire-plugin";
+/// Where the README and the examples put the root's certificate.
+const ROOT: &str = "etc/spire/root.pem";
 
 /// A machine's file system, as far as the examples name it.
 struct Machine(TempDir);
@@ -26,14 +28,7 @@ impl Machine {
     fn new() -> Self {
         // Short: a socket's path has 107 bytes at most.
         let machine = Self(tempfile::Builder::new().prefix("m").tempdir().unwrap());
-        for dir in [
-            "etc/keyd/enrolled",
-            "etc/spire/enrolled",
-            "etc/spire-agent",
-            "run",
-            "var/lib/spire-server",
-            "var/lib/spire-agent",
-        ] {
+        for dir in ["etc/keyd", "etc/spire/enrolled", "run", "var/lib/spire-server", "var/lib/spire-agent"] {
             fs::create_dir_all(machine.path(dir)).unwrap();
         }
         machine
@@ -109,7 +104,7 @@ fn readme(language: &str) -> String {
 }
 
 /// A host for spire-server as this configuration of keyd's wants it, up to the root's certificate.
-async fn server_host(config: String, label: &str, root: &str) -> (Machine, Keyd) {
+async fn server_host(config: String) -> (Machine, Keyd) {
     let machine = Machine::new();
     let tokens = machine.path("var/lib/keyd/tokens");
     fs::create_dir_all(&tokens).unwrap();
@@ -121,7 +116,7 @@ async fn server_host(config: String, label: &str, root: &str) -> (Machine, Keyd)
     write_private(&pin, "user-pin-1234").unwrap();
     let module = "/usr/lib/softhsm/libsofthsm2.so";
     let init = Command::new(binary("keyd").unwrap())
-        .args(["token", "init", "--label", label, "--module", module, "--so-pin-file"])
+        .args(["token", "init", "--label", "keyd", "--module", module, "--so-pin-file"])
         .arg(so_pin)
         .arg("--pin-file")
         .arg(pin)
@@ -133,7 +128,7 @@ async fn server_host(config: String, label: &str, root: &str) -> (Machine, Keyd)
 
     machine.install_text(config, "etc/keyd/keyd.toml", &[]);
     let keyd = machine.keyd().await;
-    let root = machine.path(root).display().to_string();
+    let root = machine.path(ROOT).display().to_string();
     keyd.json(&["ca", "init", "--trust-domain", "example.org", "--out", &root]).await.unwrap();
     (machine, keyd)
 }
@@ -165,12 +160,12 @@ struct Line {
 impl Line {
     async fn start(language: &str) -> Self {
         let config = fs::read_to_string(examples().join("keyd-server.toml")).unwrap();
-        let host = server_host(config, "spire", "etc/keyd/root.pem");
+        let host = server_host(config);
         let ((host, server_keyd), (node, tpm, node_keyd)) = tokio::join!(host, field_node());
         let roots: Vec<_> = tpm.ek_roots().iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-        fs::write(host.path("etc/keyd/ek-roots.pem"), roots.concat()).unwrap();
+        fs::write(host.path("etc/spire/ek-roots.pem"), roots.concat()).unwrap();
         let manifest = node_keyd.json(&["node", "show", "--node", "edge-17", "--pcrs", "7"]).await.unwrap();
-        fs::write(host.path("etc/keyd/enrolled/edge-17.json"), manifest.to_string()).unwrap();
+        fs::write(host.path("etc/spire/enrolled/edge-17.json"), manifest.to_string()).unwrap();
         let agent_path = format!("/spire/agent/keyd_tpm/{}", manifest["ek_sha256"].as_str().unwrap());
 
         let port = free_port().unwrap();
@@ -246,7 +241,7 @@ async fn the_development_keyd_makes_software_keys() {
 async fn a_server_runs_on_the_configuration_in_the_readme() {
     // The defaults, to be moved as all else.
     let places = "socket = \"/run/keyd/keyd.sock\"\nstate_dir = \"/var/lib/keyd\"\n".to_owned();
-    let (host, keyd) = server_host(places + &readme("toml"), "keyd", "etc/spire/root.pem").await;
+    let (host, keyd) = server_host(places + &readme("toml")).await;
     let port = free_port().unwrap();
     let socket = "plugin_data {\nsocket = \"/run/keyd/keyd.sock\"\n";
     let server = format!(
@@ -260,7 +255,7 @@ async fn a_server_runs_on_the_configuration_in_the_readme() {
     let ca = keyd.json(&["key", "show", "spire-server/x509-CA-A"]).await.unwrap();
     assert_eq!((&ca["algorithm"], &ca["protection"]), (&"ml-dsa-65".into(), &"hsm-wrapped".into()));
     let bundle = host.ask_server(&["bundle", "show"]).await;
-    assert_eq!(bundle.trim(), fs::read_to_string(host.path("etc/spire/root.pem")).unwrap().trim());
+    assert_eq!(bundle.trim(), fs::read_to_string(host.path(ROOT)).unwrap().trim());
     server.stop().await.unwrap();
     keyd.stop().await.unwrap();
 }
@@ -300,7 +295,7 @@ async fn a_stock_agent_attests_with_the_json_of_both() {
 
 async fn a_stock_agent_attests(language: &str) {
     let line = Line::start(language).await;
-    line.give_bundle("etc/spire-agent/bundle.pem").await;
+    line.give_bundle("etc/spire/bundle.pem").await;
     let name = format!("spire-agent.{language}");
     let changes = [("8081", line.port.to_string()), (PLUGIN, plugin())];
     let config = line.node.install(&name, &name, &changes.each_ref().map(|(from, to)| (*from, to.as_str())));
