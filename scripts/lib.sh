@@ -50,16 +50,22 @@ quietly() {
     fi
 }
 
-# together PID...: waits for these background jobs, says every 20 s that it does, and fails if one of them failed.
+# aside HOW NAME COMMAND...: `HOW NAME COMMAND...` in the background, until `together`.
+declare -A aside=()
+aside() { "$@" & aside[$!]=$2; }
+
+# together: waits for what was set aside, says every 20 s what is still at work, and fails if something failed.
 together() {
-    local start=$SECONDS failed=0 pid
+    local start=$SECONDS failed=0 pid names
     while [ -n "$(jobs -pr)" ]; do
         sleep 1
         if [ $(((SECONDS - start) % 20)) -eq 19 ]; then
-            echo "    ... $(jobs -pr | wc -l) still at work after $((SECONDS - start)) s"
+            names=
+            for pid in $(jobs -pr); do names+="${names:+, }${aside[$pid]}"; done
+            echo "    ... after $((SECONDS - start)) s still at work: $names"
         fi
     done
-    for pid in "$@"; do wait "$pid" || failed=1; done
+    for pid in "${!aside[@]}"; do wait "$pid" || failed=1; done
     return "$failed"
 }
 

@@ -42,7 +42,7 @@ nss() {
 nss_or_not() {
     local code
     set +e
-    quietly "NSS softoken" nss
+    quietly "$1" nss
     code=$?
     set -e
     if [ "$code" -eq 0 ]; then return; fi
@@ -100,11 +100,10 @@ fi
 stage "packages" packages "${build_packages[@]}" "${peer_packages[@]}"
 echo "==> real parts, side by side"
 start=$SECONDS
-jobs=()
-quietly "kryoptic (PKCS#11 token with ML-DSA)" kryoptic & jobs+=($!)
-if [ -n "$with_nss" ]; then nss_or_not & jobs+=($!); fi
-quietly "SPIRE server and agent" spire & jobs+=($!)
-quietly "OpenSSL 3.5" openssl35 & jobs+=($!)
-for job in "$@"; do quietly "$job" bash -c "cd '$root' && $job" & jobs+=($!); done
-together "${jobs[@]}"
+aside quietly "kryoptic (PKCS#11 token with ML-DSA)" kryoptic
+if [ -n "$with_nss" ]; then aside nss_or_not "NSS softoken"; fi
+aside quietly "SPIRE server and agent" spire
+aside quietly "OpenSSL 3.5" openssl35
+for job in "$@"; do aside quietly "$job" bash -c "cd '$root' && $job"; done
+together
 echo "<== real parts: $((SECONDS - start)) s"

@@ -12,7 +12,13 @@ pub mod token;
 
 use std::path::{Path, PathBuf};
 
+/// The root of this checkout.
+pub fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here)
+}
+
 /// Where `tests/peers/install.sh` put the parts: `target/peers` of this checkout.
 pub fn dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/peers")
+    root().join("target/peers")
 }

@@ -12,7 +12,6 @@ mod report;
 mod server;
 mod trouble;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -31,7 +30,7 @@ struct Demo {
 
 fn main() -> ExitCode {
     let demo = Demo::parse();
-    let out = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/demo"));
+    let out = peers::root().join("target/demo");
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -98,8 +98,7 @@ impl Node {
         let tpm = Swtpm::start_with_ca(&dir.join("tpm"), &enrolment.maker)?;
         let user =
             nix::unistd::User::from_uid(nix::unistd::geteuid())?.context("this user has no name")?.name;
-        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-        let mut script = Command::new(Path::new(root).join("provisioning/keyd-provision"));
+        let mut script = Command::new(peers::root().join("provisioning/keyd-provision"));
         script.args(["apply", "--json", "--node", name, "--pcrs", "0,7"]);
         script.args(["--tcti", &tpm.tcti(), "--trust-domain", TRUST_DOMAIN, "--server", &server.address()]);
         script.arg("--trust-bundle").arg(server.root_certificate());
