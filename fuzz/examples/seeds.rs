@@ -400,6 +400,14 @@ fn frames() -> Result<()> {
         )?;
         put("token_value", &format!("signature-{algorithm}"), &vec![7; algorithm.public_len() - 1])?;
     }
+    for (name, exponent, modulus) in [
+        ("rsa-2048", &[1, 0, 1][..], vec![0xc5; 256]),
+        ("rsa-4096-padded", &[0, 1, 0, 1], [&[0; 4][..], &[0x95; 512]].concat()),
+        ("empty-modulus", &[1, 0, 1], vec![]),
+    ] {
+        let seed = [&[u8::try_from(exponent.len())?][..], exponent, &modulus].concat();
+        put("token_rsa_key", name, &seed)?;
+    }
     put("wrapped_blob", "keyd", &[&[1][..], &[7; 16], &[8; 12], &[9; 48]].concat())
 }
 

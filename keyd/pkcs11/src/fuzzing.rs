@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::wire::{Answer, Opening, Reply, Request};
 use crate::worker::wrap;
-use crate::{ecdsa, frame};
+use crate::{ecdsa, frame, rsa};
 
 /// Reads a stream of frames as a worker does: what to be, then what to do.
 pub fn frames_to_worker(mut bytes: &[u8]) {
@@ -47,6 +47,23 @@ pub fn signature(algorithm: Algorithm, raw: &[u8]) {
         std::iter::repeat_n(0, zeros).chain(n.as_bytes().iter().copied())
     });
     assert!(padded.eq(raw.iter().copied()), "{der:02x?}");
+}
+
+/// Reads what a token gives as CKA_MODULUS and CKA_PUBLIC_EXPONENT, and checks that DER holds the same two numbers.
+pub fn rsa_public_key(modulus: &[u8], exponent: &[u8]) {
+    let Some(der) = rsa::public_key(modulus, exponent) else {
+        assert!(modulus.is_empty() || exponent.is_empty());
+        return;
+    };
+    let significant = |bytes: &[u8]| bytes.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<_>>();
+    let numbers = Vec::<UintRef<'_>>::from_der(&der).unwrap_or_default();
+    let read: Vec<_> = numbers.iter().map(|number| significant(number.as_bytes())).collect();
+    assert_eq!(read, [significant(modulus), significant(exponent)], "{der:02x?}");
+    for algorithm in [Algorithm::Rsa2048, Algorithm::Rsa3072, Algorithm::Rsa4096] {
+        if let Ok(key) = PublicKey::from_raw(algorithm, &der) {
+            assert_eq!(key.raw(), der);
+        }
+    }
 }
 
 /// Reads what a token wrapped, as it lies in the store.
