@@ -251,7 +251,7 @@ pub fn unknown_namespace(namespace: &Namespace) -> Failure {
 async fn undisturbed<T: Send + 'static>(
     change: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::spawn(change)
+    tokio::spawn(keyd_tpm::on_behalf_of(keyd_tpm::user(), change))
         .await
         .unwrap_or_else(|e| Err(Failure::new(Reason::Internal, format!("a change broke off: {e}"))))
 }

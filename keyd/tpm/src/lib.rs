@@ -31,6 +31,7 @@ mod signed_policy;
 mod srk;
 mod tcti;
 mod tpm;
+mod user;
 mod worker;
 
 pub use config::TpmConfig;
@@ -44,6 +45,7 @@ pub use seal::Standing;
 pub use signed_policy::{PolicySource, SIGNATURES_LIMIT, SignedPolicy, sign_policy};
 pub use tcti::Tcti;
 pub use tpm::{SECRET_LIMIT, Tpm};
+pub use user::{on_behalf_of, user};
 
 /// The environment variable, with its value, that keeps libtss2 from writing to standard error. libtss2 reads it when it
 /// is first used, so it belongs into the environment that a process is started with: that of the unit, or the one that

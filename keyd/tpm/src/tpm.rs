@@ -17,7 +17,7 @@ use crate::queue::{Full, Priority, Queue};
 use crate::quote::{self, Quote};
 use crate::seal::Standing;
 use crate::worker::Worker;
-use crate::{SealTo, TpmConfig, activate, health, seal, srk};
+use crate::{SealTo, TpmConfig, activate, health, on_behalf_of, seal, srk, user};
 
 /// Longest secret that is sealed, in bytes.
 pub const SECRET_LIMIT: usize = 64;
@@ -35,7 +35,7 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(2);
 ///   be cancelled, so its thread stays in it, later calls wait behind it, each to its own deadline, and calls whose
 ///   callers have left are skipped. The late result is wiped. Sealing leaves nothing in the TPM, so nothing is lost
 ///   by that;
-/// - [`Reason::LimitExceeded`] where 64 calls wait already,
+/// - [`Reason::LimitExceeded`] where 64 calls of the same user wait already (see [`crate::on_behalf_of`]): users take turns,
 /// - [`Reason::TpmFailed`] where it fails otherwise.
 ///
 /// Unsealing fails also with [`Reason::PcrChanged`], naming the PCR, with [`Reason::PolicyOutdated`], and with
@@ -188,6 +188,8 @@ impl Tpm {
         self.call(move |connection| seal::examine(connection, &config, &expected, &blobs)).await
     }
 
+    // Changes of keys are counted one after the other, so nobody's count may wait behind one user's other calls.
+
     /// What there is at a counter's handle, in the range that TPMs leave to owners (0x01800000 to 0x01bfffff).
     /// Without an authorization everything is foreign.
     ///
@@ -195,7 +197,11 @@ impl Tpm {
     /// As every call.
     pub async fn counter(&self, handle: u32, authorization: Option<&Secret>) -> Result<Counter, Failure> {
         let authorization = authorization.cloned();
-        self.call(move |connection| counter::look(connection, handle, authorization.as_ref())).await
+        on_behalf_of(
+            None,
+            self.call(move |connection| counter::look(connection, handle, authorization.as_ref())),
+        )
+        .await
     }
 
     /// Makes a counter with an authorization of [`Tpm::counter_authorization`], and gives its first value.
@@ -204,7 +210,8 @@ impl Tpm {
     /// As every call; [`Reason::TpmFailed`] also where the handle is taken, or the TPM has no room.
     pub async fn make_counter(&self, handle: u32, authorization: &Secret) -> Result<u64, Failure> {
         let authorization = authorization.clone();
-        self.call(move |connection| counter::make(connection, handle, &authorization)).await
+        on_behalf_of(None, self.call(move |connection| counter::make(connection, handle, &authorization)))
+            .await
     }
 
     /// Counts to `to`, the present value or the next one.
@@ -213,7 +220,11 @@ impl Tpm {
     /// As every call; [`Reason::StoreRolledBack`] where the counter is elsewhere.
     pub async fn advance_counter(&self, handle: u32, authorization: &Secret, to: u64) -> Result<(), Failure> {
         let authorization = authorization.clone();
-        self.call(move |connection| counter::advance(connection, handle, &authorization, to)).await
+        on_behalf_of(
+            None,
+            self.call(move |connection| counter::advance(connection, handle, &authorization, to)),
+        )
+        .await
     }
 
     /// Deletes the counter, or whatever else is at its handle.
@@ -221,7 +232,7 @@ impl Tpm {
     /// # Errors
     /// As every call.
     pub async fn remove_counter(&self, handle: u32) -> Result<(), Failure> {
-        self.call(move |connection| counter::remove(connection, handle)).await
+        on_behalf_of(None, self.call(move |connection| counter::remove(connection, handle))).await
     }
 
     /// A new counter's authorization: 32 random bytes.
@@ -261,8 +272,8 @@ impl Tpm {
                 let _ = sender.send(worker.perform(operation));
             }
         });
-        self.shared.queue.push(self.priority, job).map_err(|Full| {
-            let say = format!("TPM {}: too many calls wait already; try again later", config.tcti);
+        self.shared.queue.push(self.priority, user(), job).map_err(|Full| {
+            let say = format!("TPM {}: too many of your calls wait already; try again later", config.tcti);
             Failure::new(Reason::LimitExceeded, say)
         })?;
         match timeout(config.call_deadline, receiver).await {

@@ -74,7 +74,7 @@ where
         Box::pin(async move {
             // It is never closed.
             let _turn = share.acquire_owned().await;
-            inner.call(request).await
+            keyd_tpm::on_behalf_of(Some(uid), inner.call(request)).await
         })
     }
 }

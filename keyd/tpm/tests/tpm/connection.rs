@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use keyd_core::{HealthState, Reason, Sealer, Secret};
-use keyd_tpm::{Tpm, TpmConfig};
+use keyd_tpm::{Tpm, TpmConfig, on_behalf_of};
+use tokio::task::JoinSet;
 
 use crate::{Node, config};
 use peers::ports::neighbours;
@@ -67,6 +68,28 @@ async fn interleaved_calls_leave_nothing_loaded() {
     drop(tpm);
     assert_eq!(node.tool("tpm2_getcap", &["handles-transient"]), "");
     assert_eq!(node.tool("tpm2_getcap", &["handles-loaded-session"]), "");
+}
+
+#[tokio::test]
+async fn a_user_who_floods_the_tpm_holds_up_nobody_else() {
+    /// More than one user's part of the queue.
+    const FLOOD: usize = 100;
+    let node = Node::new();
+    let tpm = node.tpm();
+    let mut flood = JoinSet::new();
+    for _ in 0..FLOOD {
+        let tpm = tpm.clone();
+        flood.spawn(on_behalf_of(Some(1), async move { tpm.quote(&[0], b"n").await.map(drop) }));
+    }
+    // All of them are in the queue, or refused.
+    tokio::task::yield_now().await;
+    on_behalf_of(Some(2), tpm.quote(&[0], b"n")).await.unwrap();
+    let before: Vec<_> = std::iter::from_fn(|| flood.try_join_next()).map(Result::unwrap).collect();
+    let served = before.iter().filter(|result| result.is_ok()).count();
+    assert!(served <= 2, "{served} calls went before");
+    let refusals: Vec<_> = before.into_iter().chain(flood.join_all().await).filter_map(Result::err).collect();
+    assert!(refusals.len() >= FLOOD - 65, "{}", refusals.len());
+    assert!(refusals.iter().all(|refusal| refusal.reason == Reason::LimitExceeded), "{refusals:?}");
 }
 
 #[tokio::test]

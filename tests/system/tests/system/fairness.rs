@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use keyd_core::{Algorithm, Protection, Reason, SignInput};
 use peers::process::freeze;
+use peers::swtpm::Swtpm;
 use peers::token::Token;
 use system::keyd::{Keyd, namespaces, token_with_pin};
 use system::other_user::keyd_as_another_user;
 use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 /// Another user is answered, though only to be denied.
@@ -60,6 +62,39 @@ async fn calls_of_one_user_take_turns_over_all_its_connections_and_others_do_not
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_floods_the_tpm_is_refused_more_and_others_have_their_turn() {
+    /// As many calls as one user may have at work by default, and four times as many as wait at the TPM.
+    const FLOOD: usize = 256;
+    let dir = tempfile::tempdir().unwrap();
+    let tpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
+    let config = format!("[tpm]\ntcti = {:?}\n", tpm.tcti())
+        + &namespaces(&[("soft", &[Protection::Software])])
+        + "[[allow]]\nusers = [65534]\noperations = [\"attest\"]\n";
+    let keyd = Keyd::start(dir.path(), &config).await.unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
+    keyd.json(&["node", "show"]).await.unwrap();
+    let mut flood = JoinSet::new();
+    for _ in 0..FLOOD {
+        let client = keyd.client();
+        flood.spawn(async move {
+            loop {
+                if let Err(refusal) = client.read_pcrs(&[0]).await {
+                    return refusal;
+                }
+            }
+        });
+    }
+    // Some are refused at once; the others go on until they are.
+    assert_eq!(flood.join_next().await.unwrap().unwrap().reason, Reason::LimitExceeded);
+    for _ in 0..5 {
+        let shown = keyd_as_another_user(dir.path(), "keyd.sock", &["--json", "node", "show"]).await.unwrap();
+        assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+    }
+    drop(flood);
+    keyd.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_of_one_user_leave_room_for_others() {
     let dir = tempfile::tempdir().unwrap();
     let config =
@@ -67,10 +102,14 @@ async fn connections_of_one_user_leave_room_for_others() {
     let keyd = Keyd::start(dir.path(), &config).await.unwrap();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
     let mut held = Vec::new();
-    for _ in 0..3 {
+    // The connection that found keyd up may have kept one of these out.
+    let refused = loop {
         held.push(UnixStream::connect(keyd.socket()).await.unwrap());
-    }
-    let refused = keyd.client().status().await.unwrap_err();
+        if let Err(refused) = keyd.client().status().await {
+            break refused;
+        }
+        assert!(held.len() < 5, "no limit");
+    };
     assert_eq!(refused.reason, Reason::Unreachable, "{refused}");
     assert!(keyd.process.log().unwrap().contains("limits.connections_per_user"));
     assert_another_user_is_answered(dir.path()).await;
