@@ -72,6 +72,12 @@ pub enum Event {
         /// What it was labelled with.
         label: Text,
     },
+    /// The TPM's storage root key was made, at an operator's word.
+    StorageRootMade {
+        /// Its Name (TPM 2.0 Part 1 §16), hexadecimal: what `srk_name` pins. None where that failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<Text>,
+    },
     /// A key was made.
     KeyCreated(KeyFacts),
     /// A key was replaced by a new one.
@@ -211,6 +217,7 @@ impl Event {
             Self::PolicyReloaded {} => "policy-reloaded",
             Self::StoreAccepted { .. } => "store-accepted",
             Self::OrphanRemoved { .. } => "orphan-removed",
+            Self::StorageRootMade { .. } => "storage-root-made",
             Self::KeyCreated(_) => "key-created",
             Self::KeyRotated(_) => "key-rotated",
             Self::KeyDeleted(_) => "key-deleted",

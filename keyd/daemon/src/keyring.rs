@@ -248,7 +248,7 @@ pub fn unknown_namespace(namespace: &Namespace) -> Failure {
 }
 
 /// Runs a change to its end even if the caller hangs up meanwhile.
-async fn undisturbed<T: Send + 'static>(
+pub async fn undisturbed<T: Send + 'static>(
     change: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Result<T, Failure> {
     tokio::spawn(keyd_tpm::on_behalf_of(keyd_tpm::user(), change))

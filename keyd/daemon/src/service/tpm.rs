@@ -1,11 +1,17 @@
 //! `keyd.v1.TpmService`.
 
+use std::sync::Arc;
+
 use keyd_api::v1;
 use keyd_api::v1::tpm_service_server::TpmService;
+use keyd_audit::{Draft, Event, Origin, Text};
 use keyd_core::{Failure, Operation, Reason};
+use keyd_tpm::Tpm;
 use tonic::{Request, Response, Status};
 
 use super::{Services, refuse};
+use crate::journal::Journal;
+use crate::keyring::undisturbed;
 
 #[tonic::async_trait]
 impl TpmService for Services {
@@ -27,10 +33,14 @@ impl TpmService for Services {
         &self,
         request: Request<v1::StorageRootRequest>,
     ) -> Result<Response<v1::StorageRootResponse>, Status> {
-        let tpm = self.tpm(&request).await.map_err(refuse)?;
-        let name =
-            if request.get_ref().make { tpm.ensure_srk().await.map(Some) } else { tpm.srk_name().await };
-        let name = name.map_err(refuse)?.unwrap_or_default();
+        let origin = self.permit_node(&request, Operation::Attest).await.map_err(refuse)?;
+        let tpm = self.tpm.clone().ok_or_else(no_tpm).map_err(refuse)?;
+        let name = match tpm.srk_name().await.map_err(refuse)? {
+            None if request.get_ref().make => {
+                undisturbed(make_storage_root(tpm, self.journal.clone(), origin)).await.map_err(refuse)?
+            }
+            name => name.unwrap_or_default(),
+        };
         Ok(Response::new(v1::StorageRootResponse { name: name.into() }))
     }
 
@@ -73,6 +83,19 @@ impl Services {
         self.permit_node(request, Operation::Attest).await?;
         self.tpm.as_deref().ok_or_else(no_tpm)
     }
+}
+
+/// Makes the storage root key; the record says so whatever became of it.
+async fn make_storage_root(tpm: Arc<Tpm>, journal: Journal, origin: Origin) -> Result<Vec<u8>, Failure> {
+    let made = tpm.ensure_srk().await;
+    let name = made.as_ref().ok().map(|name| Text::cut(&hex::encode(name)));
+    let event = Event::StorageRootMade { name };
+    let draft = match &made {
+        Ok(_) => Draft::done(origin, event),
+        Err(failure) => Draft::failed(origin, event, failure.reason),
+    };
+    journal.owe(draft).await;
+    made
 }
 
 pub(super) fn no_tpm() -> Failure {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keyd_core::{Protection, Reason, SignInput};
+use peers::swtpm::Swtpm;
 use serde_json::Value;
 use system::keyd::{Keyd, configure, namespaces};
 use tempfile::TempDir;
@@ -297,4 +298,20 @@ async fn the_audit_key_is_nobodys_to_use() {
         let dir = tempfile::tempdir().unwrap();
         refused_start(&configure(dir.path(), table).unwrap()).await.is(FAILED, Reason::BadConfig, &["keyd"]);
     }
+}
+
+#[tokio::test]
+async fn a_storage_root_key_that_an_operator_made_is_in_the_log_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let tpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
+    // A counter would have it made at the start.
+    let table = format!("[tpm]\ntcti = {:?}\ncounter = false\n", tpm.tcti());
+    let config = table + &namespaces(&[("dev", &[Protection::Software])]);
+    let keyd = Keyd::start(dir.path(), &config).await.unwrap();
+    assert!(keyd.json(&["node", "srk"]).await.unwrap()["srk_name"].is_null(), "looking makes none");
+    let made = keyd.json(&["node", "srk", "--make"]).await.unwrap();
+    assert_eq!(keyd.json(&["node", "srk", "--make"]).await.unwrap(), made);
+    let found = records(&keyd, &["--event", "storage-root-made"]).await;
+    let [record] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((&record["name"], &record["result"]), (&made["srk_name"], &"ok".into()));
 }
