@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use keyd_core::config::{Misfit, Spanned};
-use keyd_core::{Failure, KeyId, Namespace, Policy, Protection};
+use keyd_core::{Failure, KeyId, Namespace, Policy, Protection, nearest};
 use keyd_unix::ConfigFile;
 use serde::Deserialize;
 
@@ -58,13 +58,23 @@ pub struct Config {
     pub limits: Limits,
     /// The namespaces and what protects their keys.
     #[serde(default, rename = "namespace")]
-    pub namespaces: Vec<NamespaceTable>,
+    namespaces: Vec<Spanned<NamespaceTable>>,
     /// What CA keys may sign.
     #[serde(default, deserialize_with = "issuance::tables")]
     issuance: Vec<Spanned<IssuanceTable>>,
     /// The grants. Without any, everything is denied.
     #[serde(default, rename = "allow")]
-    grants: Vec<AllowTable>,
+    grants: Vec<Spanned<AllowTable>>,
+    /// For what is found wrong once users and groups are looked up.
+    #[serde(skip)]
+    source: Source,
+}
+
+/// Where a configuration came from.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    file: Arc<str>,
+    text: Arc<str>,
 }
 
 /// `[audit]`
@@ -96,38 +106,25 @@ impl ConfigFile for Config {
             self.has_device(*protection)
                 .map_err(|device| format!("[audit] accepts {protection}, but there is no {device}"))?;
         }
-        for namespace in &self.namespaces {
-            let name = &namespace.name;
+        for table in &self.namespaces {
+            let NamespaceTable { name, protections } = table.get_ref();
+            let misfit = |why: String| Misfit::at(table.span(), format!("namespace {name} {why}"));
             if name.as_str() == OWN_NAMESPACE {
-                return Err(format!("namespace {name} is keyd's own; give it another name").into());
+                return Err(misfit("is keyd's own; give it another name".to_owned()));
             }
             if !seen.insert(name) {
-                return Err(format!("namespace {name} stands twice").into());
+                return Err(misfit("stands twice".to_owned()));
             }
-            if namespace.protections.is_empty() {
-                return Err(format!("namespace {name} accepts no protection; name at least one").into());
+            if protections.is_empty() {
+                return Err(misfit("accepts no protection; name at least one".to_owned()));
             }
-            for protection in &namespace.protections {
-                self.has_device(*protection).map_err(|device| {
-                    format!("namespace {name} accepts {protection}, but there is no {device}")
-                })?;
+            for protection in protections {
+                self.has_device(*protection)
+                    .map_err(|device| misfit(format!("accepts {protection}, but there is no {device}")))?;
             }
         }
         issuance::check(&self.issuance, &seen, self.profile)?;
-        for grant in &self.grants {
-            if let Some(unknown) = grant.namespaces.iter().find(|n| !seen.contains(n)) {
-                return Err(
-                    format!("[[allow]] names namespace {unknown}, which no [[namespace]] defines").into()
-                );
-            }
-            if grant.users.is_empty() && grant.groups.is_empty() {
-                return Err("an [[allow]] table names neither users nor groups".to_owned().into());
-            }
-            let about_keys = grant.operations.iter().find(|o| o.is_about_keys());
-            if let (Some(operation), true) = (about_keys, grant.namespaces.is_empty()) {
-                return Err(format!("an [[allow]] table grants {operation} but names no namespaces").into());
-            }
-        }
+        grants::check(&self.grants, &seen)?;
         if let Some(tpm) = &self.tpm {
             tpm.check()?;
         }
@@ -135,6 +132,10 @@ impl ConfigFile for Config {
             token.check(self.tpm.is_some())?;
         }
         Ok(())
+    }
+
+    fn keep_source(&mut self, file: &str, text: &str) {
+        self.source = Source { file: file.into(), text: text.into() };
     }
 }
 
@@ -159,9 +160,14 @@ impl Config {
         Self { socket, state_dir, token, tpm, limits, ..self }
     }
 
+    /// The namespaces, as they are written.
+    pub fn namespaces(&self) -> impl Iterator<Item = &NamespaceTable> {
+        self.namespaces.iter().map(Spanned::get_ref)
+    }
+
     /// The protections that a namespace accepts, in order.
     pub fn protections(&self, namespace: &Namespace) -> Option<&[Protection]> {
-        self.namespaces.iter().find(|n| n.name == *namespace).map(|n| n.protections.as_slice())
+        self.namespaces().find(|n| n.name == *namespace).map(|n| n.protections.as_slice())
     }
 
     /// What a CA key may sign, where a table names it.
@@ -173,7 +179,7 @@ impl Config {
     /// What the key that signs the audit log may be protected by, in order: what `[audit]` says, or all that this node can
     /// give, strongest first; `software` only where a namespace accepts it.
     pub fn audit_protections(&self) -> Vec<Protection> {
-        let named = |p: &Protection| self.namespaces.iter().any(|n| n.protections.contains(p));
+        let named = |p: &Protection| self.namespaces().any(|n| n.protections.contains(p));
         let usable = |p: &Protection| self.has_device(*p).is_ok() && (*p != Protection::Software || named(p));
         self.audit.protections.clone().unwrap_or_else(|| Protection::ALL.into_iter().filter(usable).collect())
     }
@@ -191,10 +197,18 @@ impl Config {
     /// ever waits for a directory service.
     ///
     /// # Errors
-    /// [`Reason::BadConfig`] naming a user or group that does not exist.
+    /// [`Reason::BadConfig`] naming a user or group that does not exist, and its line.
     pub fn policy(&self) -> Result<Policy, Failure> {
-        self.grants.iter().map(AllowTable::rule).collect::<Result<Vec<_>, _>>().map(Policy::new)
+        let rules = self.grants.iter().map(|grant| grant.get_ref().rule()).collect::<Result<Vec<_>, _>>();
+        rules.map(Policy::new).map_err(|misfit| misfit.in_file(&self.source.file, &self.source.text))
     }
+}
+
+/// What a name is that no table defines, and which one was probably meant.
+fn undefined(namespace: &Namespace, defined: &BTreeSet<&Namespace>) -> String {
+    let near = nearest(namespace.as_str(), defined.iter().map(|n| n.as_str()));
+    let hint = near.map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
+    format!("no [[namespace]] defines {namespace}{hint}")
 }
 
 fn default_socket() -> PathBuf {
@@ -254,10 +268,6 @@ mod tests {
             refused("[[namespace]]\nname = \"a\"\nprotections = [\"hms\"]").contains("Did you mean hsm?")
         );
         assert!(refused("[[namespace]]\nname = \"a\"\nprotections = []").contains("no protection"));
-        assert!(
-            refused("[[allow]]\nusers=[0]\nnamespaces=[\"x\"]\noperations=[\"sign\"]")
-                .contains("namespace x")
-        );
         assert!(refused("[[allow]]\noperations=[\"status\"]").contains("neither users nor groups"));
         assert!(refused("[[allow]]\nusers=[0]\noperations=[\"sgin\"]").contains("Did you mean \"sign\"?"));
         assert!(refused("[token]\nmodule=\"m\"\nlabel=\"l\"").contains("one of pin_file"));
@@ -269,6 +279,46 @@ mod tests {
         assert!(refused("[[namespace]]\nname = \"keyd\"\nprotections = [\"software\"]").contains("own"));
         assert!(refused("audit.protections = []").contains("[audit] accepts no protection"));
         assert!(refused("audit.protections = [\"tpm-sealed\"]").contains("there is no [tpm]"));
+    }
+
+    #[test]
+    fn tables_that_do_not_go_together_are_named_with_their_line_and_the_name_that_was_meant() {
+        let site = "[[namespace]]\nname = \"site\"\nprotections = [\"software\"]\n";
+        for (rest, place, words) in [
+            (
+                "[[allow]]\nusers = [0]\nnamespaces = [\"site\",\n\"siet\"]\noperations = [\"sign\"]",
+                "7:1",
+                "defines siet. Did you mean site?",
+            ),
+            (
+                "[[allow]]\nusers = [0]\nnamespaces = [\"x\"]\noperations = [\"sign\"]",
+                "6:15",
+                "no [[namespace]] defines x",
+            ),
+            ("[[allow]]\noperations = [\"status\"]", "4:1", "neither users nor groups"),
+            ("[[allow]]\nusers = [0]\noperations = [\"sign\"]", "4:1", "sign but names no namespaces"),
+            (site, "4:1", "namespace site stands twice"),
+            ("[[namespace]]\nname = \"a\"\nprotections = [\"hsm\"]", "4:1", "there is no [token]"),
+            ("[[namespace]]\nname = \"a\"\nprotections = []", "4:1", "no protection"),
+            ("[[namespace]]\nname = \"keyd\"\nprotections = [\"software\"]", "4:1", "keyd's own"),
+        ] {
+            let said = refused(&format!("{site}{rest}"));
+            assert!(said.starts_with(&format!("keyd.toml:{place}: ")) && said.contains(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn users_and_groups_that_do_not_exist_are_named_with_their_line() {
+        for (names, place) in [
+            ("users = [\"root\", \"no-such-user\"]", "2:18"),
+            ("users = [0]\ngroups = [\n  \"no-such-group\"]", "4:3"),
+        ] {
+            let text = format!("[[allow]]\n{names}\noperations = [\"status\"]\n");
+            let said = Config::parse("keyd.toml", &text).unwrap().policy().unwrap_err();
+            assert_eq!(said.reason, keyd_core::Reason::BadConfig);
+            assert!(said.message.starts_with(&format!("keyd.toml:{place}: [[allow]] names ")), "{said}");
+            assert!(said.message.contains("does not exist on this node"), "{said}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use keyd_core::{Failure, Namespace, Policy, Reason};
+use keyd_core::{Caller, Failure, Namespace, Operation, Policy, Reason};
 use keyd_unix::ConfigFile;
 
 use crate::config::{Config, EscrowTable};
@@ -87,11 +87,17 @@ impl Rules {
         let policy = config.policy()?;
         Ok(Self { config, policy })
     }
+
+    /// The namespaces with which a caller may do `operation`.
+    pub fn open_to(&self, caller: &Caller, operation: Operation) -> impl Iterator<Item = &Namespace> {
+        let all = self.config.namespaces().map(|n| &n.name);
+        all.filter(move |n| self.policy.check(caller, operation, n).is_ok())
+    }
 }
 
 /// The namespaces of `other` that `config` does not name.
 fn missing_in(config: &Config, other: &Config) -> Vec<Namespace> {
-    let names = other.namespaces.iter().map(|n| &n.name);
+    let names = other.namespaces().map(|n| &n.name);
     names.filter(|name| config.protections(name).is_none()).cloned().collect()
 }
 
@@ -120,8 +126,7 @@ mod tests {
         let done = reload(&rules, config(&(soft("b") + &soft("c")))).unwrap();
         let (a, c) = ("a".parse().unwrap(), "c".parse().unwrap());
         assert_eq!(done, Reloaded { added: vec![c], gone: vec![a], waiting: vec![] });
-        let names =
-            |rules: &Rules| rules.config.namespaces.iter().map(|n| n.name.to_string()).collect::<Vec<_>>();
+        let names = |rules: &Rules| rules.config.namespaces().map(|n| n.name.to_string()).collect::<Vec<_>>();
         assert_eq!(names(&rules.now()), ["b", "c"]);
         assert_eq!(names(&before), ["a", "b"], "a call under way goes on by the rules that it began with");
     }

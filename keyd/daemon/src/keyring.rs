@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use keyd_audit::{Draft, Event, KeyFacts, Origin};
-use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason};
+use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason, nearest};
 use keyd_softkey::SoftKey;
 use prost::bytes::Bytes;
 use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore};
@@ -237,12 +237,17 @@ fn most_keys(rules: &InForce) -> usize {
     rules.now().config.limits.keys.min(Semaphore::MAX_PERMITS)
 }
 
-/// For a namespace that is not in the configuration.
-pub fn unknown_namespace(namespace: &Namespace) -> Failure {
+/// For a namespace that is not in the configuration; `others` are those of which the caller may be told.
+pub fn unknown_namespace<'a>(
+    namespace: &Namespace,
+    others: impl IntoIterator<Item = &'a Namespace>,
+) -> Failure {
+    let near = nearest(namespace.as_str(), others.into_iter().map(Namespace::as_str));
+    let hint = near.map(|near| format!(". Did you mean {near}? Otherwise")).unwrap_or_else(|| ";".to_owned());
     Failure::new(
         Reason::UnknownNamespace,
         format!(
-            "namespace {namespace} is not in keyd.toml; add a [[namespace]] table for it, then `systemctl reload keyd`"
+            "namespace {namespace} is not in keyd.toml{hint} add a [[namespace]] table for it, then `systemctl reload keyd`"
         ),
     )
 }

@@ -20,6 +20,9 @@ pub trait ConfigFile: DeserializeOwned {
     /// Those which do not.
     fn check(&self) -> Result<(), Misfit>;
 
+    /// Takes the file's name and text, where what is found wrong later is to name its line too.
+    fn keep_source(&mut self, _file: &str, _text: &str) {}
+
     /// Reads and checks a file. It blocks on the disk.
     ///
     /// # Errors
@@ -39,8 +42,9 @@ pub trait ConfigFile: DeserializeOwned {
     /// # Errors
     /// [`Reason::BadConfig`] naming file, line and key.
     fn parse(file: &str, text: &str) -> Result<Self, Failure> {
-        let config: Self = keyd_core::config::parse(file, text)?;
+        let mut config: Self = keyd_core::config::parse(file, text)?;
         config.check().map_err(|misfit| misfit.in_file(file, text))?;
+        config.keep_source(file, text);
         Ok(config)
     }
 }

@@ -29,7 +29,7 @@ impl Config {
         let file = File::read(&config)?;
         InForce::new(file.clone())?;
         file.tpm.as_ref().map(policy_source).transpose()?;
-        let namespaces: Vec<_> = file.namespaces.iter().map(|n| n.name.as_str()).collect();
+        let namespaces: Vec<_> = file.namespaces().map(|n| n.name.as_str()).collect();
         output.show(&json!({ "config": config, "valid": true, "namespaces": namespaces }), |_| {
             format!("{} is valid; namespaces: {}", config.display(), namespaces.join(", "))
         })

@@ -5,12 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use keyd_core::config::{Misfit, Spanned};
-use keyd_core::{Failure, KeyId, Namespace, Reason, nearest};
+use keyd_core::{Failure, KeyId, Namespace, Reason};
 use keyd_x509::TrustDomain;
 use keyd_x509::issuance::{CaRule, LeafRule, OwnRule, Profile};
 use serde::{Deserialize, Deserializer};
 
 use super::profile::Profile as NodeProfile;
+use super::undefined;
 
 /// `[[issuance]]`
 #[derive(Clone, Debug)]
@@ -135,9 +136,7 @@ pub fn check(
             let namespace = &pattern.id.namespace;
             let misfit = |why: String| Misfit::at(key.span(), format!("[[issuance]] names {pattern}, {why}"));
             if !namespaces.contains(namespace) {
-                let near = nearest(namespace.as_str(), namespaces.iter().map(|n| n.as_str()));
-                let hint = near.map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
-                return Err(misfit(format!("but no [[namespace]] defines {namespace}{hint}")));
+                return Err(misfit(format!("but {}", undefined(namespace, namespaces))));
             }
             if let Some(other) = seen.iter().find(|other| other.overlaps(pattern)) {
                 return Err(misfit(format!("where {other} is named already; a key has one profile")));

@@ -33,7 +33,7 @@ impl Keyring {
     ) -> Result<Vec<Protection>, Failure> {
         let namespace = &id.namespace;
         let rules = self.shared.rules.now();
-        let accepted = rules.config.protections(namespace).ok_or_else(|| unknown_namespace(namespace))?;
+        let accepted = rules.config.protections(namespace).ok_or_else(|| unknown_namespace(namespace, []))?;
         match wanted {
             None => Ok(accepted.to_vec()),
             Some(one) if accepted.contains(&one) => Ok(vec![one]),

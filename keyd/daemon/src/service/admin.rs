@@ -124,7 +124,7 @@ impl AdminService for Services {
             devices.push(device(tpm.health().await));
         }
         let rules = self.rules.now();
-        let namespaces = rules.config.namespaces.iter().map(|n| v1::NamespaceStatus {
+        let namespaces = rules.config.namespaces().map(|n| v1::NamespaceStatus {
             namespace: n.name.to_string(),
             protections: n.protections.iter().map(ToString::to_string).collect(),
             keys: u32::try_from(self.keyring.list(&n.name).len()).unwrap_or(u32::MAX),

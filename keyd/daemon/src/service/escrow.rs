@@ -37,7 +37,7 @@ impl EscrowService for Services {
             let wanted: Option<Namespace> = optional(&request.get_ref().namespace)?;
             let namespaces = match &wanted {
                 Some(namespace) => vec![namespace.clone()],
-                None => self.rules.now().config.namespaces.iter().map(|n| n.name.clone()).collect(),
+                None => self.rules.now().config.namespaces().map(|n| n.name.clone()).collect(),
             };
             let origin = self.permit_node(&request, Operation::Escrow).await?;
             for namespace in &namespaces {

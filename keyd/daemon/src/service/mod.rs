@@ -104,12 +104,12 @@ impl Services {
         let caller = caller(request)?;
         let rules = self.rules.now();
         let denied = rules.policy.check(&caller, operation, namespace);
-        // Who may do this elsewhere has mistyped the name. A stranger is not told which namespaces there are.
+        // Who may do this elsewhere has mistyped the name, and is shown one of those. A stranger is not told which there are.
         if denied.is_err()
             && rules.policy.check_node(&caller, operation).is_ok()
             && rules.config.protections(namespace).is_none()
         {
-            return Err(unknown_namespace(namespace));
+            return Err(unknown_namespace(namespace, rules.open_to(&caller, operation)));
         }
         self.recorded(denied, &caller, operation, Some(namespace)).await
     }

@@ -143,12 +143,17 @@ async fn another_user_is_denied_whatever_it_asks() {
 }
 
 #[tokio::test]
-async fn a_namespace_that_is_not_configured_is_named() {
-    let (_dir, keyd) = software().await;
-    let words = ["namespace dve", "keyd.toml", "[[namespace]]"];
+async fn a_namespace_that_is_not_configured_is_named_and_one_that_the_caller_may_use_is_suggested() {
+    let locked = "[[namespace]]\nname = \"locked\"\nprotections = [\"software\"]\n";
+    let dir = tempfile::tempdir().unwrap();
+    let config = namespaces(&[("dev", &[Protection::Software])]) + locked;
+    let keyd = Keyd::start(dir.path(), &config).await.unwrap();
+    let words = ["namespace dve", "Did you mean dev?", "keyd.toml", "[[namespace]]"];
     for command in [["key", "create", "dve/a"], ["key", "show", "dve/a"], ["key", "list", "dve"]] {
         refusal(&keyd, &command).await.is(FAILED, Reason::UnknownNamespace, &words);
     }
+    let stranger = refusal(&keyd, &["key", "list", "lokced"]).await;
+    stranger.is(FAILED, Reason::UnknownNamespace, &["namespace lokced is not in keyd.toml; add"]);
 }
 
 #[tokio::test]
