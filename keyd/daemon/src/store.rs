@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keyd_core::{Failure, KeyId, Reason, Secret};
 use keyd_unix::file;
+use nix::unistd::User;
 use redb::{Database, DatabaseError, Error, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
 pub use record::KeyRecord;
@@ -298,13 +299,35 @@ fn prepare(state_dir: &Path) -> Result<Vec<PathBuf>, Failure> {
     let found =
         fs::metadata(state_dir).map_err(|e| failed(format!("cannot look at the state directory: {e}")))?;
     let (mode, us) = (found.mode() & 0o777, nix::unistd::geteuid().as_raw());
-    if !found.is_dir() || mode & 0o077 != 0 || found.uid() != us {
+    if !found.is_dir() {
+        return Err(failed("the state directory is no directory".to_owned()));
+    }
+    if found.uid() != us {
+        return Err(failed(of_another_user(state_dir, found.uid(), us)));
+    }
+    if mode & 0o077 != 0 {
+        let dir = state_dir.display();
         return Err(failed(format!(
-            "the state directory must be mode 0700 and belong to user {us}; it is {mode:04o} of user {}. Mend it with chown and chmod.",
-            found.uid()
+            "the state directory is mode {mode:04o}, and others than its owner have no business in it: chmod 0700 {dir}"
         )));
     }
     Ok(whole.ancestors().take(missing.max(1) + 1).map(Path::to_owned).collect())
+}
+
+/// What to do where a state directory is `owner`'s and keyd runs as `us`. Given to root, it would be lost to the service.
+fn of_another_user(state_dir: &Path, owner: u32, us: u32) -> String {
+    let name = |uid: u32| {
+        User::from_uid(uid.into()).ok().flatten().map_or_else(|| format!("#{uid}"), |user| user.name)
+    };
+    let (owner, us, as_root) = (name(owner), name(us), us == 0);
+    let remedy = if as_root {
+        format!(
+            "Run keyd as {owner}: `systemctl start keyd` does, and so does `runuser -u {owner} -- keyd ...`"
+        )
+    } else {
+        format!("Run keyd as {owner}, or give the directory to {us}: chown -R {us} {}", state_dir.display())
+    };
+    format!("the state directory belongs to user {owner}, and keyd runs as {us}. {remedy}")
 }
 
 /// Until a directory is synced, a power cut can take away what was made in it, however well that was synced itself.
@@ -404,6 +427,18 @@ mod tests {
         let dir = state();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o750)).unwrap();
         assert!(refused(&dir).contains("0750"));
+    }
+
+    #[test]
+    fn root_is_told_to_run_as_the_owner_and_never_to_take_the_directory_from_the_service() {
+        let dir = Path::new("/var/lib/keyd");
+        let (of_service, of_root) = (of_another_user(dir, 65534, 0), of_another_user(dir, 0, 65534));
+        assert!(
+            of_service.contains("`runuser -u nobody -- keyd") && !of_service.contains("chown"),
+            "{of_service}"
+        );
+        assert!(of_root.contains("chown -R nobody /var/lib/keyd"), "{of_root}");
+        assert!(of_another_user(dir, 4_000_000, 0).contains("user #4000000"), "one without a name");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What keeps keyd from starting.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 use keyd_core::{Algorithm, Protection, Reason, SignInput};
@@ -68,6 +68,24 @@ async fn refused_check(config: &Path) -> Refusal {
 
 const PROFILE: &str =
     "[[issuance]]\nkeys = [\"dev/ca\"]\ntrust_domain = \"td\"\nown = { lifetime = \"1day\" }\n";
+
+#[tokio::test]
+async fn a_grant_to_nobody_or_for_a_namespace_that_is_not_there_is_named_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let tables = namespaces(&[("dev", &[Protection::Software])]);
+    // Two lines of the test's own stand before.
+    let first = 3 + tables.lines().count();
+    for (grant, words) in [
+        ("users = [0]\nnamespaces = [\"dve\"]", "Did you mean dev?"),
+        ("users = [0]\ngroups = [\"no-such-group\"]", "group \"no-such-group\", which does not exist"),
+    ] {
+        let text = format!("{tables}[[allow]]\noperations = [\"status\"]\n{grant}\n");
+        let file = configure(dir.path(), &text).unwrap();
+        let words = [words, &format!("{}:{}:", file.display(), first + 3)];
+        refused_start(&file).await.is(FAILED, Reason::BadConfig, &words);
+        refused_check(&file).await.is(FAILED, Reason::BadConfig, &words);
+    }
+}
 
 #[tokio::test]
 async fn an_issuance_profile_that_is_wrong_is_named_with_line_and_next_step() {
@@ -147,14 +165,21 @@ async fn a_second_keyd_on_the_same_state_is_refused_and_the_first_goes_on() {
 }
 
 #[tokio::test]
-async fn a_state_directory_that_others_may_enter_is_refused() {
+async fn a_state_directory_that_others_may_enter_or_own_is_refused() {
     let (dir, keyd) = software().await;
     keyd.stop().await.unwrap();
     let state = dir.path().join("state");
     set_mode(&state, 0o750);
-    let words = [&state.display().to_string(), "0750", "0700", "chown and chmod"];
-    refused_start(&dir.path().join("keyd.toml")).await.is(FAILED, Reason::StoreFailed, &words);
+    let remedy = format!("chmod 0700 {}", state.display());
+    let config = dir.path().join("keyd.toml");
+    refused_start(&config).await.is(FAILED, Reason::StoreFailed, &["0750", &remedy]);
     set_mode(&state, 0o700);
+    if nix::unistd::geteuid().is_root() {
+        chown(&state, Some(65534), None).unwrap();
+        let words = ["belongs to user nobody", "keyd runs as root", "runuser -u nobody -- keyd"];
+        refused_start(&config).await.is(FAILED, Reason::StoreFailed, &words);
+        chown(&state, Some(0), None).unwrap();
+    }
     Keyd::restart(dir.path()).await.unwrap();
 }
 
