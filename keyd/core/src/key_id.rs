@@ -1,4 +1,4 @@
-//! Key ids: `NAMESPACE/NAME`, valid once built.
+//! Key ids: `NAMESPACE/ID`, valid once built.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,7 +23,7 @@ pub struct Namespace(String);
 #[serde(try_from = "String", into = "String")]
 pub struct KeyName(String);
 
-/// A key's full id, written `NAMESPACE/NAME`.
+/// A key's full id, written `NAMESPACE/ID`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KeyId {
@@ -82,7 +82,7 @@ impl FromStr for KeyId {
 
     fn from_str(text: &str) -> Result<Self, Failure> {
         let Some((namespace, name)) = text.split_once('/') else {
-            return Err(refusal("key id", text, "NAMESPACE/NAME, such as spire-server/x509-CA-A"));
+            return Err(refusal("key id", text, "NAMESPACE/ID, such as spire-server/x509-CA-A"));
         };
         Ok(Self { namespace: namespace.parse()?, name: name.parse()? })
     }

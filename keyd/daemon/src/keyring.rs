@@ -27,7 +27,7 @@ use crate::records::Records;
 use crate::store::KeyRecord;
 
 pub use audit_key::audit_key_id;
-pub use guarded::CaKey;
+pub use guarded::{CaKey, ROOT};
 
 /// All keys of this node.
 #[derive(Clone)]

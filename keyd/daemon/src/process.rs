@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use keyd_core::{Failure, Reason};
+use nix::sys::prctl::set_name;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// libtss2 writes to standard error what is no error of ours, and only its environment silences it. The environment of
@@ -14,7 +15,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub fn silence_libtss2() -> Result<(), Failure> {
     let (name, value) = keyd_tpm::LOG_VARIABLE;
     if std::env::var_os(name).is_some() {
-        return Ok(());
+        // The kernel named this one after the file that it was started from: `exe`.
+        return set_name(c"keyd")
+            .map_err(|e| Failure::new(Reason::Internal, format!("cannot name the process: {e}")));
     }
     let mut arguments = std::env::args_os();
     let mut again = Command::new("/proc/self/exe");

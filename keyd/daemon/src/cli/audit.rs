@@ -95,7 +95,8 @@ impl Audit {
                         && event.as_ref().is_none_or(|e| r.event.name() == e)
                 };
                 let (records, end) = collect(&Source::of(file.as_deref(), client)?, wanted).await;
-                output.show(&json!({ "records": records }), |_| records.iter().map(human).collect())?;
+                let none = "no record is like that\n";
+                output.show(&json!({ "records": records }), |_| lines(&records, end.is_ok(), none))?;
                 end
             }
             Self::Certificates { file, since } => {
@@ -103,7 +104,8 @@ impl Audit {
                     since.is_none_or(|t| r.time >= t) && matches!(r.event, Event::CertificateIssued { .. })
                 };
                 let (records, end) = collect(&Source::of(file.as_deref(), client)?, wanted).await;
-                output.show(&json!({ "certificates": records }), |_| records.iter().map(human).collect())?;
+                let none = "no certificates; what CA keys without an issuance profile sign is not recorded\n";
+                output.show(&json!({ "certificates": records }), |_| lines(&records, end.is_ok(), none))?;
                 end
             }
             Self::Key { out } => {
@@ -248,6 +250,11 @@ async fn collect(
     };
     let end = source.read(&mut Verifier::new(None), take).await.map(drop);
     (records, end)
+}
+
+/// A line for each; `none` where there is nothing in a log that was read to its end.
+fn lines(records: &[Record], whole: bool, none: &str) -> String {
+    if records.is_empty() && whole { none.to_owned() } else { records.iter().map(human).collect() }
 }
 
 /// `17 2026-01-31T10:00:00Z key-created uid=0 key=a/b ...`.

@@ -13,6 +13,7 @@ use keyd_x509::{
 use serde_json::json;
 
 use super::files::{read_existing, save};
+use crate::keyring::ROOT;
 
 /// A day, in seconds.
 const DAY: u64 = 24 * 60 * 60;
@@ -25,9 +26,9 @@ pub enum Ca {
     /// Running it again changes nothing: a certificate that fits the key is left alone, one that does not is refused.
     Init {
         /// NAMESPACE/ID of the root key
-        #[arg(default_value = "spire-root/root")]
+        #[arg(default_value = ROOT)]
         key: KeyId,
-        /// Trust domain, such as example.org
+        /// Trust domain, such as example.org; the certificate names it, the key itself is bound to none
         #[arg(long, value_name = "NAME")]
         trust_domain: TrustDomain,
         /// File for the root certificate (PEM)

@@ -12,6 +12,8 @@ use crate::config::Config;
 
 /// How SPIRE's KeyManager names the server's X.509 CA keys.
 const SPIRE_CA: &str = "x509-CA-";
+/// What `keyd ca init` names a root unless told otherwise.
+pub const ROOT: &str = "spire-root/root";
 
 /// A key that signs certificates, and whether keyd sees what it signs.
 pub struct CaKey {
@@ -22,13 +24,14 @@ pub struct CaKey {
 }
 
 impl Keyring {
-    /// The keys under a profile, and those that are named as SPIRE names its CA keys.
+    /// The keys under a profile, and those that are named as SPIRE names its CA keys or `keyd ca init` its root: nothing but
+    /// the name tells what a key is for.
     pub fn ca_keys(&self) -> Vec<CaKey> {
         let judged = self.all().into_iter().filter_map(|key| {
             let id = &key.record.id;
             let unguarded = match self.profile(id) {
                 Some(_) => None,
-                None if !id.name.as_str().starts_with(SPIRE_CA) => return None,
+                None if !is_named_as_ca(id) => return None,
                 None if !key.record.algorithm.is_ml_dsa() => Some(
                     "it signs digests, so keyd cannot see what it signs; no issuance profile can guard it",
                 ),
@@ -122,6 +125,12 @@ pub(super) fn check_records<'a>(
     let Some(record) = records.find(|r| !r.algorithm.is_ml_dsa() && profile(&r.id)) else { return Ok(()) };
     let why = format!("{} (it is {})", unguardable(&record.id), record.algorithm);
     Err(Failure::new(Reason::BadConfig, why))
+}
+
+/// In whatever namespace.
+fn is_named_as_ca(id: &KeyId) -> bool {
+    let name = id.name.as_str();
+    name.starts_with(SPIRE_CA) || ROOT.split_once('/').is_some_and(|(_, root)| name == root)
 }
 
 fn unguardable(id: &KeyId) -> String {

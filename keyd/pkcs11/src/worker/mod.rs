@@ -59,6 +59,8 @@ pub fn run() -> ExitCode {
 
 fn work() -> io::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
+    // What `ps` and `top` show: the kernel would name it after /proc/self/exe.
+    nix::sys::prctl::set_name(c"keyd-pkcs11")?;
     close_inherited()?;
     let mut socket = take_stdin()?;
     let (opening, sessions) = read_opening(&mut socket)?;

@@ -179,7 +179,7 @@ async fn a_wrong_key_in_plugin_data_ends_the_server_with_a_sentence() {
         (good.replace("namespace =", "namespaec ="), "unknown field `namespaec`"),
         (good.replace("ml-dsa-65", "ml-dsa65"), "Did you mean ml-dsa-65?"),
         (good.replace("root.pem", "none.pem"), "none.pem: No such file or directory"),
-        (good.replace("\"spire-root/root\"", "\"root\""), "it must be NAMESPACE/NAME"),
+        (good.replace("\"spire-root/root\"", "\"root\""), "it must be NAMESPACE/ID"),
     ] {
         let config = ServerConfig::hcl(DOMAIN, plugins).unwrap();
         let Err(error) = SpireServer::start(dir.path(), &config).await else {

@@ -35,5 +35,6 @@ mod secrets;
 mod spire;
 mod spire_rsa;
 mod tokens;
+mod told;
 mod vectors;
 mod vendor;
