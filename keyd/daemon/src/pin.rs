@@ -1,9 +1,9 @@
 //! The token's user PIN: in a file, in a systemd credential, or sealed by the TPM. It is never an argument, and never in the
 //! environment.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
 use keyd_core::{BoxFuture, Failure, Reason, Sealer, Secret};
 use keyd_pkcs11::PinSource;
@@ -25,7 +25,7 @@ const CONTEXT: &[u8] = b"keyd v1 token-pin";
 /// # Errors
 /// [`Reason::BadConfig`] naming the file and what is wrong with it, never its content.
 pub fn source(table: &TokenTable, tpm: Option<&Arc<Tpm>>) -> Result<Arc<dyn PinSource>, Failure> {
-    let Some(path) = &table.pin_sealed else { return Ok(Arc::new(from_file(&clear_path(table)?)?)) };
+    let Some(path) = &table.pin_sealed else { return Ok(Arc::new(in_clear(table)?)) };
     let tpm = tpm.ok_or_else(|| bad("[token] pin_sealed needs a [tpm]".to_owned()))?;
     sealed(path)?;
     Ok(Arc::new(SealedPin { path: path.clone(), tpm: Arc::clone(tpm) }))
@@ -44,7 +44,9 @@ impl PinSource for SealedPin {
             let blob = off_worker(move || sealed(&path)).await?;
             self.tpm.unseal(&blob, CONTEXT).await.map_err(|f| {
                 let again = "with the PIN at hand, `keyd token seal-pin` seals it anew";
-                Failure::new(f.reason, format!("sealed PIN {}: {f} For a PIN, {again}.", self.path.display()))
+                // Of the token, that would say that it does not open what it wrapped.
+                let reason = if f.reason == Reason::UnsealFailed { Reason::TokenFailed } else { f.reason };
+                Failure::new(reason, format!("sealed PIN {}: {f} For a PIN, {again}.", self.path.display()))
             })
         })
     }
@@ -85,8 +87,12 @@ pub async fn seal(pin: &Secret, tpm: &Tpm, path: &Path) -> Result<(), Failure> {
 /// # Errors
 /// [`Reason::BadConfig`] naming the file; never its content.
 pub fn from_file(path: &Path) -> Result<Secret, Failure> {
+    taken(path, file::read_private(path, PIN_LIMIT))
+}
+
+fn taken(path: &Path, read: io::Result<Vec<u8>>) -> Result<Secret, Failure> {
     let failed = |why: String| bad(format!("PIN file {}: {why}", path.display()));
-    let bytes = file::read_private(path, PIN_LIMIT).map_err(|e| failed(format!("cannot read it: {e}")))?;
+    let bytes = read.map_err(|e| failed(format!("cannot read it: {e}")))?;
     from_text(bytes).ok_or_else(|| failed("it is empty".to_owned()))
 }
 
@@ -98,15 +104,17 @@ pub fn from_text(mut bytes: Vec<u8>) -> Option<Secret> {
     (!bytes.is_empty()).then(|| Secret::new(bytes))
 }
 
-fn clear_path(table: &TokenTable) -> Result<PathBuf, Failure> {
+fn in_clear(table: &TokenTable) -> Result<Secret, Failure> {
     match (&table.pin_file, &table.pin_credential) {
-        (Some(file), _) => Ok(file.clone()),
+        (Some(path), _) => from_file(path),
         (None, Some(name)) => {
-            std::env::var_os("CREDENTIALS_DIRECTORY").map(|dir| Path::new(&dir).join(name)).ok_or_else(|| {
+            let dir = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
                 bad(format!(
                     "pin_credential {name:?} needs systemd: LoadCredentialEncrypted={name} in the unit"
                 ))
-            })
+            })?;
+            let path = Path::new(&dir).join(name);
+            taken(&path, file::read_credential(&path, PIN_LIMIT))
         }
         (None, None) => Err(bad("[token] names no PIN".to_owned())),
     }

@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use der::pem::LineEnding;
 use keyd_api::MESSAGE_LIMIT;
 use keyd_core::{Failure, Reason, Secret};
 use keyd_unix::{Output, file};
@@ -92,16 +92,17 @@ pub fn write_public(
     }
 }
 
-/// Writes a secret to a file that only this user can read, also where it was there before, or to standard output.
+/// Writes a secret to a file that only this user can read, in place of one that is there, or to standard output.
 pub fn write_secret(path: &Path, secret: &Secret) -> Result<(), Failure> {
     if is_stdio(path) {
         return write_output(path, secret.expose());
     }
-    let save = || {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        file.write_all(secret.expose())
-    };
-    save().map_err(|e: std::io::Error| unusable(path, format!("cannot write it: {e}")))
+    // A new file: whoever has the old one open sees nothing of this.
+    file::replace(path, 0o600, secret.expose()).map_err(|e| unusable(path, format!("cannot write it: {e}")))
+}
+
+/// A public key as PEM, from its DER SubjectPublicKeyInfo.
+pub fn public_pem(spki: &[u8]) -> Result<String, Failure> {
+    der::pem::encode_string("PUBLIC KEY", LineEnding::LF, spki)
+        .map_err(|e| Failure::new(Reason::Internal, format!("cannot write PEM: {e}")))
 }

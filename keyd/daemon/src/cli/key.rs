@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Subcommand, ValueEnum};
-use der::pem::LineEnding;
 use keyd_api::{Client, KeyInfo};
 use keyd_core::{Algorithm, Failure, KeyId, Namespace, Protection, Reason};
 use keyd_unix::Output;
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 
 use how::How;
 
-use super::files::{is_stdio, read_input, write_output, write_public, write_secret};
+use super::files::{is_stdio, public_pem, read_input, write_output, write_public, write_secret};
 
 /// Keys are named NAMESPACE/ID, such as spire-server/x509-CA-A.
 #[derive(Subcommand)]
@@ -154,7 +153,7 @@ impl Key {
             Self::Public { key, format, out } => {
                 let info = client.show_key(&key).await?;
                 let bytes = match format {
-                    Format::Pem => pem(&info)?.into_bytes(),
+                    Format::Pem => public_pem(info.public_key.spki())?.into_bytes(),
                     Format::Der => info.public_key.spki().to_vec(),
                 };
                 write_public(&bytes, out.as_deref(), &describe(&info), output)
@@ -260,9 +259,4 @@ fn table(keys: &[KeyInfo]) -> String {
         text.push_str(&format!("{id:width$}  {algorithm:10}  {protection:11}  {}\n", key.version));
     }
     text
-}
-
-fn pem(info: &KeyInfo) -> Result<String, Failure> {
-    der::pem::encode_string("PUBLIC KEY", LineEnding::LF, info.public_key.spki())
-        .map_err(|e| Failure::new(Reason::Internal, format!("cannot write PEM: {e}")))
 }
