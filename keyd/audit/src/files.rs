@@ -17,6 +17,8 @@ const SUFFIX: &str = ".log";
 pub struct Files {
     /// Number of the first record, and the file.
     list: Vec<(u64, PathBuf)>,
+    /// How much of the last one counts, in bytes.
+    whole: u64,
 }
 
 /// A place between two lines. The default is before the first.
@@ -56,11 +58,11 @@ impl Files {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(missing()),
             Err(e) => return Err(io(path, "cannot look at it")(e)),
         };
-        if list.is_empty() { Err(missing()) } else { Ok(Self { list }) }
+        if list.is_empty() { Err(missing()) } else { Ok(Self { list, whole: u64::MAX }) }
     }
 
-    pub(crate) fn of(list: Vec<(u64, PathBuf)>) -> Self {
-        Self { list }
+    pub(crate) fn of(list: Vec<(u64, PathBuf)>, whole: u64) -> Self {
+        Self { list, whole }
     }
 
     /// The lines from `from` on, as many as one piece takes.
@@ -76,12 +78,13 @@ impl Files {
         let offset = if *first == from.segment { from.offset } else { 0 };
         let mut file = File::open(path).map_err(io(path, "cannot open it"))?;
         file.seek(SeekFrom::Start(offset)).map_err(io(path, "cannot read it"))?;
+        let after = rest.next();
+        let room = if after.is_none() { self.whole.saturating_sub(offset).min(CHUNK) } else { CHUNK };
         let mut lines = Vec::new();
-        let read = file.take(CHUNK).read_to_end(&mut lines).map_err(io(path, "cannot read it"))? as u64;
+        let read = file.take(room).read_to_end(&mut lines).map_err(io(path, "cannot read it"))? as u64;
         let whole = lines.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         let (torn, at_end) = (read - whole as u64, read < CHUNK);
         lines.truncate(whole);
-        let after = rest.next();
         if torn >= LINE_LIMIT as u64 || (torn > 0 && at_end && after.is_some()) {
             let why = format!("from byte {} on it has no lines", offset + whole as u64);
             return Err(AuditError::Refused { path: path.clone(), why });

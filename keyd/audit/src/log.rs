@@ -57,21 +57,28 @@ impl Log {
         if !dir.exists() {
             DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io(dir, "cannot make it"))?;
         }
-        let mut torn = None;
         let mut found = files::segments(dir)?;
+        // What a crash left: the end of the last file that has a whole line, and files without one, which were about to
+        // follow it.
+        let mut ends = Vec::new();
         while let Some((_, path)) = found.last() {
-            let (cut, length) = cut_tail(path)?;
-            torn = torn.or(cut);
-            if length > 0 {
+            let end = End::of(path)?;
+            let whole = end.whole;
+            ends.push(end);
+            if whole > 0 {
                 break;
             }
-            // A crash left a file without one whole line: it was about to follow the one before.
-            fs::remove_file(path).map_err(io(path, "cannot remove it"))?;
             found.pop();
         }
+        let whole = ends.last().map_or(0, |end| end.whole);
         let known = anchor.map_or(u64::MAX, |anchor| anchor.seq);
         let from = found.iter().rposition(|(first, _)| *first <= known).unwrap_or_default();
-        let (report, blank) = verify(dir, found.get(from..).unwrap_or_default(), anchor)?;
+        let (report, blank) = verify(dir, found.get(from..).unwrap_or_default(), whole, anchor)?;
+        // Only what follows a log that holds is a crash's. Of one that does not, all stays as it is found.
+        for end in &ends {
+            end.cut_off()?;
+        }
+        let torn = ends.into_iter().find_map(|end| end.torn);
         let blank = blank && report.first <= 1;
         let open = match found.pop() {
             None => None,
@@ -195,10 +202,16 @@ impl Log {
     }
 }
 
-/// Verifies these files, one after the other; also gives whether they tell of nothing but starts and stops.
-fn verify(dir: &Path, files: &[(u64, PathBuf)], anchor: Option<Head>) -> Result<(Report, bool), AuditError> {
+/// Verifies these files, one after the other, the last one up to `whole` bytes; also gives whether they tell of nothing
+/// but starts and stops.
+fn verify(
+    dir: &Path,
+    files: &[(u64, PathBuf)],
+    whole: u64,
+    anchor: Option<Head>,
+) -> Result<(Report, bool), AuditError> {
     let (mut verifier, mut blank) = (Verifier::new(None).expecting(anchor), true);
-    let files = Files::of(files.to_vec());
+    let files = Files::of(files.to_vec(), whole);
     let mut position = Position::default();
     loop {
         let chunk = files.read(position)?;
@@ -216,23 +229,44 @@ fn verify(dir: &Path, files: &[(u64, PathBuf)], anchor: Option<Head>) -> Result<
     }
 }
 
-/// Cuts off what follows the last newline; says what that was, and how long the file is now.
-fn cut_tail(path: &Path) -> Result<(Option<Torn>, u64), AuditError> {
-    let mut file =
-        OpenOptions::new().read(true).write(true).open(path).map_err(io(path, "cannot open it"))?;
-    let (length, tail) = tail(&mut file).map_err(io(path, "cannot read it"))?;
-    let tail = tail.ok_or_else(|| {
-        let why =
-            "no record ends in its last 32 MiB: it is damaged, or no log of keyd's; put back a backup of it";
-        AuditError::Refused { path: path.to_owned(), why: why.to_owned() }
-    })?;
-    if tail.is_empty() {
-        return Ok((None, length));
+// === impl End ===
+
+/// How a file ends.
+struct End {
+    path: PathBuf,
+    /// Length up to the last newline, in bytes.
+    whole: u64,
+    /// What follows it.
+    torn: Option<Torn>,
+}
+
+impl End {
+    fn of(path: &Path) -> Result<Self, AuditError> {
+        let mut file = File::open(path).map_err(io(path, "cannot open it"))?;
+        let (length, tail) = tail(&mut file).map_err(io(path, "cannot read it"))?;
+        let tail = tail.ok_or_else(|| {
+            let why =
+                "no record ends in its last 32 MiB: it is damaged, or no log of keyd's; put back a backup of it";
+            AuditError::Refused { path: path.to_owned(), why: why.to_owned() }
+        })?;
+        let bytes = tail.len() as u64;
+        let torn = (bytes > 0).then(|| Torn { bytes, sha384: chain::hash(&[&tail]) });
+        Ok(Self { path: path.to_owned(), whole: length.saturating_sub(bytes), torn })
     }
-    let torn = Torn { bytes: tail.len() as u64, sha384: chain::hash(&[&tail]) };
-    let whole = length.saturating_sub(torn.bytes);
-    file.set_len(whole).and_then(|()| file.sync_all()).map_err(io(path, "cannot cut its torn end off"))?;
-    Ok((Some(torn), whole))
+
+    /// Takes off what follows the last newline, and the file where nothing is before it.
+    fn cut_off(&self) -> Result<(), AuditError> {
+        let Self { path, whole, torn } = self;
+        if *whole == 0 {
+            return fs::remove_file(path).map_err(io(path, "cannot remove it"));
+        }
+        if torn.is_none() {
+            return Ok(());
+        }
+        let cut = |file: File| file.set_len(*whole).and_then(|()| file.sync_all());
+        let open = OpenOptions::new().write(true).open(path);
+        open.and_then(cut).map_err(io(path, "cannot cut its torn end off"))
+    }
 }
 
 /// How long a file is, and what follows its last newline; none where that is too long.

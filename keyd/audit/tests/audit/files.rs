@@ -62,6 +62,34 @@ fn a_log_goes_on_over_restarts_and_files() {
 }
 
 #[test]
+fn a_log_that_does_not_hold_is_left_as_it_was_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(dir.path(), SEGMENT_LIMIT, None).unwrap();
+    fill(&mut log, &new_key(), 5);
+    let anchor = Some(log.head());
+    drop(log);
+    let [file] = files(dir.path()).try_into().unwrap();
+    let good = fs::read(&file).unwrap();
+
+    let wiped = vec![0; good.len()];
+    // More than a line has, so that it is found only from its beginning.
+    let long = [&good[..good.len() / 2], &vec![0; 100_000]].concat();
+    let cut = good[..good.len() - 1].to_vec();
+    for damaged in [wiped, long, cut] {
+        fs::write(&file, &damaged).unwrap();
+        let error = Log::open(dir.path(), SEGMENT_LIMIT, anchor).unwrap_err();
+        assert!(matches!(error, AuditError::Broken { .. }), "{error}");
+        assert!(fs::read(&file).unwrap() == damaged, "it is evidence");
+    }
+
+    // Whole, and with an end that a crash left.
+    fs::write(&file, [&good[..], &vec![0; 100_000]].concat()).unwrap();
+    let (_, torn) = Log::open(dir.path(), SEGMENT_LIMIT, anchor).unwrap();
+    assert_eq!(torn.unwrap().bytes, 100_000);
+    assert!(fs::read(&file).unwrap() == good);
+}
+
+#[test]
 fn a_log_is_blank_until_it_tells_of_more_than_starts_and_stops() {
     let dir = tempfile::tempdir().unwrap();
     let started = || Draft::done(Origin::KEYD, Event::Started { version: "1".to_owned() });

@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
-use der::pem::LineEnding;
 use keyd_api::Client;
 use keyd_audit::{
-    AuditError, Draft, Event, Files, Head, Log, Outcome, Position, Record, Report, SEGMENT_LIMIT, Verifier,
+    AuditError, Chunk, Draft, Event, Files, Head, Log, Outcome, Position, Record, Report, SEGMENT_LIMIT,
+    Verifier,
 };
 use keyd_core::{Failure, KeyId, PublicKey, Reason};
 use keyd_unix::{ConfigFile, Output};
 use serde_json::{Value, json};
 
-use super::files::{read, unusable, write_public};
+use super::files::{public_pem, read, unusable, write_public};
 use crate::clock::now;
 use crate::config::{Config, DEFAULT_CONFIG};
 use crate::devices::PEM_LIMIT;
@@ -110,8 +110,7 @@ impl Audit {
             }
             Self::Key { out } => {
                 let head = client.audit_head().await?;
-                let pem = der::pem::encode_string("PUBLIC KEY", LineEnding::LF, &head.audit_key)
-                    .map_err(|e| Failure::new(Reason::Internal, format!("cannot write PEM: {e}")))?;
+                let pem = public_pem(&head.audit_key)?;
                 if head.audit_key.is_empty() {
                     let why = match head.trouble.as_str() {
                         "" => "keyd makes it with the first record to sign, such as that of a new key",
@@ -149,27 +148,23 @@ impl<'a> Source<'a> {
     async fn read(&self, verifier: &mut Verifier, mut see: impl FnMut(Record)) -> Result<u64, Failure> {
         let mut position = Position::default();
         loop {
-            let (path, lines, next, last, torn) = match self {
-                Self::Files(files) => {
-                    let chunk = files.read(position)?;
-                    (chunk.path, chunk.lines, chunk.next, chunk.last, chunk.torn)
-                }
+            let chunk = match self {
+                Self::Files(files) => files.read(position)?,
                 Self::Keyd(client) => {
                     let r = client.audit_log(position.segment, position.offset).await?;
                     let next = Position { segment: r.next_segment, offset: r.next_offset };
-                    (r.file.into(), r.lines.into(), next, r.last, 0)
+                    Chunk { path: r.file.into(), lines: r.lines.into(), next, last: r.last, torn: 0 }
                 }
             };
-            for line in lines.split_inclusive(|b| *b == b'\n') {
-                let line = line.strip_suffix(b"\n").unwrap_or(line);
+            for line in chunk.lines() {
                 see(verifier
                     .take(line)
-                    .map_err(|broken| AuditError::Broken { path: path.clone(), broken })?);
+                    .map_err(|broken| AuditError::Broken { path: chunk.path.clone(), broken })?);
             }
-            if last {
-                return Ok(torn);
+            if chunk.last {
+                return Ok(chunk.torn);
             }
-            position = next;
+            position = chunk.next;
         }
     }
 }
