@@ -101,6 +101,10 @@ pub(crate) enum Error {
     WorkerDied { left: String },
     #[error("no answer within {after:?}. The token hangs or is overloaded.")]
     NoAnswer { after: Duration },
+    #[error(
+        "no PIN within {after:?}: what sealed it has not opened it yet. Try again; `keyd status` tells how the TPM is."
+    )]
+    NoPin { after: Duration },
     #[error("the PKCS#11 worker and keyd do not understand each other: {what}")]
     Protocol { what: String },
 }
@@ -139,7 +143,7 @@ impl Error {
             Self::DidNotOpen { .. } | Self::NoWrappingKey => Reason::UnsealFailed,
             Self::WrapBroken | Self::PairBroken => Reason::Integrity,
             Self::BadRequest { .. } => Reason::BadRequest,
-            Self::NoAnswer { .. } => Reason::DeadlineExceeded,
+            Self::NoAnswer { .. } | Self::NoPin { .. } => Reason::DeadlineExceeded,
             Self::Protocol { .. } => Reason::Internal,
             Self::LeftBehind { source, .. } => source.reason(),
             Self::Token { source, .. } if is(source, GONE) => Reason::TokenAbsent,

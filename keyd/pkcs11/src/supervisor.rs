@@ -2,11 +2,11 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use keyd_core::{Failure, Reason, Secret};
-use tokio::sync::OnceCell;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::{TokenConfig, TokenName, WorkerCommand};
@@ -22,16 +22,24 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause: several tries fit into the 30 s that SPIRE waits.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// How long it counts that the PIN could not be had, before it is asked for again.
+const REFUSAL_COUNTS: Duration = Duration::from_millis(100);
+
 /// Owns the worker of one token.
 pub(crate) struct Supervisor {
     config: TokenConfig,
     command: WorkerCommand,
     /// The PIN, from the first use of the token on.
-    secret: Arc<OnceCell<Secret>>,
+    secret: Arc<OnceLock<Secret>>,
+    /// The last time that it was asked for.
+    asked: Mutex<Option<watch::Receiver<Asked>>>,
     pin: Arc<PinGate>,
     state: Mutex<State>,
     starts: AtomicU64,
 }
+
+/// What came of asking for the PIN, once it came.
+type Asked = Option<(Instant, Result<(), Failure>)>;
 
 #[derive(Default)]
 struct State {
@@ -58,6 +66,7 @@ impl Supervisor {
             config,
             command,
             secret: Arc::default(),
+            asked: Mutex::default(),
             pin: Arc::default(),
             state: Mutex::default(),
             starts: AtomicU64::new(0),
@@ -104,17 +113,44 @@ impl Supervisor {
         lock(&self.state).link.as_ref().filter(|link| link.ended().is_none()).map(|link| link.pid)
     }
 
-    /// The PIN. Whoever holds it may need longer than the caller waits; it is there for the next one then.
+    /// Whether the PIN was asked for and is not there yet.
+    pub fn awaits_pin(&self) -> bool {
+        lock(&self.asked).as_ref().is_some_and(|asked| asked.borrow().is_none())
+    }
+
+    /// The PIN. Whoever holds it is asked once for all who want it, and a refusal counts for a while. It may take longer
+    /// than the caller waits; the PIN is there for the next one then.
     async fn secret(&self) -> Result<Secret, Failure> {
         if let Some(secret) = self.secret.get() {
             return Ok(secret.clone());
         }
-        let (cell, config) = (Arc::clone(&self.secret), self.config.clone());
-        tokio::spawn(async move { cell.get_or_try_init(|| config.pin()).await.cloned() })
-            .await
-            .unwrap_or_else(|e| {
-                Err(Failure::new(Reason::Internal, format!("asking for the PIN broke off: {e}")))
-            })
+        let mut asked = self.ask();
+        let answered = asked.wait_for(Option::is_some).await.map(|answer| answer.clone());
+        let broke_off = || Failure::new(Reason::Internal, "asking for the PIN broke off");
+        match answered {
+            Ok(Some((_, Err(failure)))) => Err(failure),
+            _ => self.secret.get().cloned().ok_or_else(broke_off),
+        }
+    }
+
+    fn ask(&self) -> watch::Receiver<Asked> {
+        let mut last = lock(&self.asked);
+        let counts = |asked: &&watch::Receiver<Asked>| match &*asked.borrow() {
+            Some((at, _)) => at.elapsed() < REFUSAL_COUNTS,
+            // Not where whoever asked broke off.
+            None => asked.has_changed().is_ok(),
+        };
+        if let Some(asked) = last.as_ref().filter(counts) {
+            return asked.clone();
+        }
+        let (tell, asked) = watch::channel(None);
+        let (secret, config) = (Arc::clone(&self.secret), self.config.clone());
+        tokio::spawn(async move {
+            let answer = config.pin().await.map(|pin| drop(secret.set(pin)));
+            tell.send_replace(Some((Instant::now(), answer)));
+        });
+        *last = Some(asked.clone());
+        asked
     }
 
     fn start(&self, secret: &Secret, pin_accepted: bool) -> Result<Arc<Link>, Failure> {

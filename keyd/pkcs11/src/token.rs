@@ -169,8 +169,7 @@ impl Token {
         let mut create = wire::Create { label, algorithm: algorithm.name().to_owned(), ..Default::default() };
         loop {
             create.key = vec![0; ID_LEN];
-            aws_lc_rs::rand::fill(&mut create.key)
-                .map_err(|_| Failure::new(Reason::Internal, "the system gives no random bytes"))?;
+            keyd_core::crypto::fill(&mut create.key)?;
             match self.call_until(deadline, Operation::Create(create.clone()), Repeat::Never).await {
                 Err(failure) if create.remains.is_empty() && may_pass(&failure) => {
                     create.remains = std::mem::take(&mut create.key);
@@ -203,7 +202,7 @@ impl Token {
         match timeout_at(deadline, exchange).await {
             Ok(Ok(Answer::Failed(failed))) => Err(Failure::from(&failed)),
             Ok(other) => other,
-            Err(_) => Err(self.failure(Error::NoAnswer { after: self.patience })),
+            Err(_) => Err(self.no_answer(self.patience)),
         }
     }
 
@@ -256,7 +255,7 @@ impl Token {
 
     async fn check_health(&self) -> Health {
         let asked = timeout_at(Instant::now() + HEALTH_PATIENCE, self.describe()).await;
-        let asked = asked.unwrap_or_else(|_| Err(self.failure(Error::NoAnswer { after: HEALTH_PATIENCE })));
+        let asked = asked.unwrap_or_else(|_| Err(self.no_answer(HEALTH_PATIENCE)));
         match asked {
             Ok(wire::Description { product, algorithms, wraps }) => Health {
                 device: format!("{} ({product})", self.name),
@@ -276,6 +275,14 @@ impl Token {
                 detail: failure.message,
             },
         }
+    }
+
+    /// For a call that took too long, of which whoever holds the PIN may have kept the time.
+    fn no_answer(&self, after: Duration) -> Failure {
+        self.failure(match self.supervisor.awaits_pin() {
+            true => Error::NoPin { after },
+            false => Error::NoAnswer { after },
+        })
     }
 
     fn refuse(&self, message: String) -> Failure {

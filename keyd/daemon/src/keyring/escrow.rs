@@ -49,6 +49,7 @@ impl Keyring {
         let keyring = self.clone();
         undisturbed(async move {
             let _lock = keyring.lock(key.id()).await;
+            let _making = keyring.shared.making.read().await;
             keyring.check_records().await?;
             keyring.check_profile(key.id(), key.public_key().algorithm())?;
             keyring.check_guard(key.id(), key.public_key().algorithm())?;
@@ -84,7 +85,7 @@ impl Keyring {
         }
         match self.shared.places.open(record).await {
             Ok(_) => Ok(true),
-            Err(failure) if is_lost(failure.reason) => Ok(false),
+            Err(failure) if is_lost(record.protection, failure.reason) => Ok(false),
             Err(failure) => Err(failure),
         }
     }
@@ -129,16 +130,16 @@ impl Keyring {
     }
 }
 
-/// Whether what was sealed is lost to this node as it is now, and not only away for a while.
-fn is_lost(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::UnsealFailed
-            | Reason::TpmReplaced
-            | Reason::PcrChanged
-            | Reason::PolicyOutdated
-            | Reason::ProtectionUnavailable
-    )
+/// Whether what was sealed is lost to this node as it is now, and not only away for a while. A token that cannot be used
+/// because the TPM does not open its PIN has lost nothing.
+fn is_lost(protection: Protection, reason: Reason) -> bool {
+    match reason {
+        Reason::UnsealFailed | Reason::ProtectionUnavailable => true,
+        Reason::TpmReplaced | Reason::PcrChanged | Reason::PolicyOutdated => {
+            protection == Protection::TpmSealed
+        }
+        _ => false,
+    }
 }
 
 fn other_key(here: &KeyRecord, there: &EscrowedKey) -> Failure {
@@ -152,4 +153,21 @@ fn other_key(here: &KeyRecord, there: &EscrowedKey) -> Failure {
             there.version()
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrapped_key_is_not_lost_with_the_pin_of_its_token() {
+        let pin = [Reason::PcrChanged, Reason::TpmReplaced, Reason::PolicyOutdated];
+        for reason in pin {
+            assert!(is_lost(Protection::TpmSealed, reason) && !is_lost(Protection::HsmWrapped, reason));
+        }
+        assert!(is_lost(Protection::HsmWrapped, Reason::UnsealFailed), "of another token");
+        for away in [Reason::TpmAbsent, Reason::TokenAbsent, Reason::TokenFailed, Reason::DeadlineExceeded] {
+            assert!(!is_lost(Protection::TpmSealed, away) && !is_lost(Protection::HsmWrapped, away));
+        }
+    }
 }

@@ -73,8 +73,7 @@ pub(super) fn forget(module: &Module) {
 
 /// Fills with random bytes.
 pub(super) fn fill(bytes: &mut [u8]) -> Result<(), Error> {
-    aws_lc_rs::rand::fill(bytes)
-        .map_err(|_| Error::Protocol { what: "the system gives no random bytes".to_owned() })
+    keyd_core::crypto::fill(bytes).map_err(|failure| Error::Protocol { what: failure.message })
 }
 
 /// Every wrapping key with an id of ours.

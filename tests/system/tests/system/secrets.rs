@@ -2,21 +2,23 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use fault_shim::code::CKR_DEVICE_REMOVED;
 use fault_shim::{Action, Fault, Faults};
 use keyd_core::{Protection, Reason};
 use nix::unistd::Pid;
-use peers::interposer::Interposer;
+use peers::interposer::{Interposer, Meddle, UNSEAL};
 use peers::process::{can_be_dumped, without_root};
 use peers::swtpm::Swtpm;
 use peers::token::Token;
 use system::binary;
 use system::keyd::{Keyd, configure, namespaces, token_table, token_with_pin, write_private};
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use crate::faults::behind_the_shim;
-use crate::refusals::{FAILED, Refusal, refusal, refused_start};
+use crate::refusals::{FAILED, Refusal, UNREACHABLE, refusal, refused_start};
 
 #[tokio::test]
 async fn neither_keyd_nor_its_worker_can_be_dumped() {
@@ -109,7 +111,26 @@ async fn a_pin_that_the_tpm_sealed_opens_the_token_and_is_nowhere_to_be_seen() {
     Refusal::of(&seal().await).is(FAILED, Reason::BadRequest, &["1 to 64 bytes"]);
     write_private(&clear, token.user_pin).unwrap();
     assert!(seal().await.status.success());
+
     keyd.json(&create).await.unwrap();
+
+    // A TPM that keeps the PIN's caller waiting is not taken for a token that does.
+    keyd.stop().await.unwrap();
+    let impatient = config.replace("[token]\n", "[token]\ncall_deadline_ms = 1000\n");
+    assert_ne!(impatient, config);
+    configure(dir.path(), &impatient).unwrap();
+    let unsealed = bus.count(UNSEAL);
+    bus.meddle(Meddle::Delay(UNSEAL, Duration::from_secs(8)));
+    let keyd = Keyd::restart(dir.path()).await.unwrap();
+    let create = ["key", "create", "hsm/c", "--algorithm", "ec-p256"];
+    let words = ["no PIN within 1s", "keyd status"];
+    refusal(&keyd, &create).await.is(UNREACHABLE, Reason::DeadlineExceeded, &words);
+    // It goes on meanwhile, and whoever comes later has the PIN.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !keyd.output(&create).await.unwrap().status.success() {
+        assert!(Instant::now() < deadline, "the PIN never came");
+    }
+    assert_eq!(bus.count(UNSEAL), unsealed + 1, "asked for once");
 }
 
 #[tokio::test]
