@@ -6,11 +6,12 @@ use std::path::Path;
 use keyd_api::v1::Finding;
 use keyd_core::{Health, HealthState, KeyId, Protection, Sealer, Vault};
 use keyd_tpm::Tpm;
+use keyd_unix::off_worker;
 
 use crate::checkpoints::Standing;
 use crate::clock;
 use crate::config::OWN_NAMESPACE;
-use crate::keyring::Keyring;
+use crate::keyring::{Keyring, is_ours};
 use crate::pin;
 use crate::places::Places;
 
@@ -160,7 +161,8 @@ async fn seals(keyring: &Keyring, tpm: &Tpm) -> Vec<Finding> {
 
 /// The token's PIN, which keyd needs at its next start.
 async fn pin_seal(path: &Path, tpm: &Tpm) -> Option<Finding> {
-    let looked_at = match pin::sealed(path) {
+    let file = path.to_owned();
+    let looked_at = match off_worker(move || pin::sealed(&file)).await {
         Ok(blob) => tpm.examine(vec![blob], &[]).await,
         Err(failure) => Err(failure),
     };
@@ -170,7 +172,8 @@ async fn pin_seal(path: &Path, tpm: &Tpm) -> Option<Finding> {
     };
     Some(Finding {
         subject: format!("sealed PIN {}", path.display()),
-        problem: "it does not open as things are, and keyd cannot start without it".to_owned(),
+        problem: "it does not open as things are, and the token cannot be used once keyd has started anew"
+            .to_owned(),
         next_step: format!("Seal it anew with `keyd token seal-pin`. {}", failure.message),
     })
 }
@@ -201,13 +204,20 @@ async fn token_objects(keyring: &Keyring, vault: &dyn Vault) -> Vec<Finding> {
             });
         }
     }
-    findings.extend(objects.into_iter().map(|(id, label)| Finding {
-        subject: format!("token object {} ({label})", hex::encode(&id)),
-        problem: "no key of this keyd uses it".to_owned(),
-        next_step: format!(
-            "it does no harm; where no other keyd shares the token: keyd token remove-orphan {}",
-            hex::encode(&id)
-        ),
+    findings.extend(objects.into_iter().map(|(id, label)| {
+        let object = hex::encode(&id);
+        Finding {
+            subject: format!("token object {object} ({label})"),
+            problem: "no key of this keyd uses it".to_owned(),
+            next_step: match is_ours(&id) {
+                true => format!(
+                    "it does no harm; where no other keyd shares the token: keyd token remove-orphan {object}"
+                ),
+                false => {
+                    "it does no harm, and keyd did not make it: the token's own tools remove it".to_owned()
+                }
+            },
+        }
     }));
     findings
 }

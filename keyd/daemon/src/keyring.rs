@@ -28,6 +28,7 @@ use crate::store::KeyRecord;
 
 pub use audit_key::audit_key_id;
 pub use guarded::{CaKey, ROOT};
+pub use orphans::is_ours;
 
 /// All keys of this node.
 #[derive(Clone)]

@@ -38,7 +38,7 @@ pub enum Counter {
 /// An authorization for a new counter, 32 random bytes.
 pub(crate) fn authorization() -> Result<Secret, Error> {
     let mut bytes = vec![0; AUTHORIZATION_LEN];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::BadAnswer("no random bytes"))?;
+    keyd_core::crypto::fill(&mut bytes).map_err(|_| Error::BadAnswer("no random bytes"))?;
     Ok(Secret::new(bytes))
 }
 

@@ -99,6 +99,8 @@ pub struct Manager {
     /// Whether an earlier run may have left keys by handle.
     leftovers: bool,
     bundles: BTreeMap<TrustDomain, Known>,
+    /// Why the server's last bundle is not believed.
+    refused_bundle: Option<String>,
     /// Whether something is to be published.
     changed: bool,
     asks: watch::Receiver<BTreeSet<String>>,
@@ -132,6 +134,7 @@ impl Manager {
             heard: false,
             leftovers: true,
             bundles,
+            refused_bundle: None,
             changed: false,
             asks,
             snapshots,
@@ -188,7 +191,7 @@ impl Manager {
         self.see_to_own().await?;
         self.hear().await?;
         self.mint().await?;
-        self.health.send_modify(|health| health.trouble = None);
+        self.health.send_modify(|health| health.trouble = self.refused_bundle.clone());
         Ok(())
     }
 

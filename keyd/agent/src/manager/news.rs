@@ -43,14 +43,20 @@ impl Manager {
     pub(super) async fn hear_own_bundle(&mut self) -> Result<(), AgentError> {
         let Some(known) = self.bundles.get_mut(&self.attestor.trust_domain) else { return Ok(()) };
         let Some(new) = self.server.bundle(known.sequence).await? else { return Ok(()) };
-        known.sequence = Some(new.sequence);
         let believed = match self.server.to_believe(&new.authorities) {
             Ok(believed) => believed,
             Err(error) => {
-                tracing::error!(error = %Failure::from(error), "the server's bundle is refused; the one before stays");
+                // It is asked for again: the server's next one may be in order.
+                let why = Failure::from(error).message;
+                let why = format!("the server's trust bundle is refused, and the one before stays: {why}");
+                if self.refused_bundle.as_ref() != Some(&why) {
+                    tracing::error!("{why}");
+                }
+                self.refused_bundle = Some(why);
                 return Ok(());
             }
         };
+        self.refused_bundle = None;
         // On disk before it is used: what it vouches for must be good after a crash too.
         let (state, bundle) = (self.state.clone(), Bundle::from(new.authorities));
         let kept = Arc::clone(&bundle);
@@ -59,6 +65,7 @@ impl Manager {
         }
         self.server.believe(believed);
         tracing::info!(authorities = bundle.len(), "the trust bundle is up to date");
+        known.sequence = Some(new.sequence);
         known.bundle = bundle;
         self.changed = true;
         Ok(())

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use keyd_api::Client;
-use keyd_core::{Algorithm, Failure, KeyId, Namespace, PublicKey, Reason, SignInput};
+use keyd_core::{Algorithm, Failure, KeyId, Namespace, PublicKey, SignInput};
 use keyd_softkey::SoftKey;
 use keyd_tls::Bundles;
 use keyd_x509::{Signer, request};
@@ -98,8 +98,7 @@ impl Maker {
     /// A name that was never used, and shows the operator the entry where its id can stand in a name.
     fn name(&self, entry: &str) -> Result<KeyId, Failure> {
         let mut random = [0; NAME_LEN];
-        aws_lc_rs::rand::fill(&mut random)
-            .map_err(|_| Failure::new(Reason::Internal, "the random number generator failed"))?;
+        keyd_core::crypto::fill(&mut random)?;
         let random = hex::encode(random);
         let name = format!("{entry}.{random}").parse().or_else(|_| random.parse())?;
         Ok(KeyId { namespace: self.namespace.clone(), name })

@@ -49,13 +49,14 @@ impl AcceptStore {
         let journal = Journal::open(&config.state_dir, store.audit_anchor()?)?;
         let event = Event::StoreAccepted { keys: keys as u64 };
         journal.append(vec![Draft::done(this_process(), event.clone())]).await?;
-        let accepted = match Records::accept(store, tpm, table.counter_handle).await {
+        let accepted = match Records::accept(store.clone(), tpm, table.counter_handle).await {
             Ok(accepted) => accepted,
             Err(failure) => {
                 journal.owe(Draft::failed(this_process(), event, failure.reason)).await;
                 return Err(failure);
             }
         };
+        store.close()?;
         let counter = match accepted.counter {
             Counter::At(value) => Some(value),
             Counter::Absent | Counter::Foreign | Counter::Unused => None,

@@ -86,8 +86,8 @@ impl Keyring {
         algorithm: Algorithm,
         candidates: &[Protection],
     ) -> Result<Arc<Key>, Failure> {
-        self.check_guard(id, algorithm)?;
         let _making = self.shared.making.read().await;
+        self.check_guard(id, algorithm)?;
         self.check_profile(id, algorithm)?;
         let make = |protection| self.shared.places.make(id, version, algorithm, protection);
         let Placed { made, instead_of } = self.first_place(origin, id, algorithm, candidates, make).await?;

@@ -2,29 +2,42 @@
 
 use keyd_audit::{Draft, Event, Origin, Text};
 use keyd_core::{Failure, Protection, Reason};
+use tokio::sync::RwLockWriteGuard;
 
 use super::{Keyring, undisturbed};
 
-/// Longest handle that is looked for, in bytes; keyd's own have 16.
-const HANDLE_LIMIT: usize = 64;
+/// Length of the handles that keyd gives, in bytes.
+const HANDLE: usize = 16;
+
+/// Whether a token object can be keyd's, by the handle that it has.
+pub fn is_ours(handle: &[u8]) -> bool {
+    handle.len() == HANDLE
+}
 
 impl Keyring {
+    /// Waits until no key is being made, and lets none begin while the guard lives.
+    pub async fn nothing_is_made(&self) -> RwLockWriteGuard<'_, ()> {
+        self.shared.making.write().await
+    }
+
     /// Destroys the object with this handle, which no key uses, once the audit log says so; gives the label that it had. It
     /// goes on if the caller leaves.
     ///
     /// # Errors
-    /// [`Reason::BadRequest`] for the object of a key, and for a handle of more than 64 bytes; [`Reason::AuditFailed`]; [`Reason::KeyNotFound`] where the token has no such object of keyd's;
-    /// the token's own.
+    /// [`Reason::BadRequest`] for the object of a key, and for a handle that keyd does not give; [`Reason::AuditFailed`];
+    /// [`Reason::KeyNotFound`] where the token has no such object of keyd's; the token's own.
     pub async fn remove_orphan(&self, origin: Origin, handle: Vec<u8>) -> Result<String, Failure> {
-        if handle.len() > HANDLE_LIMIT {
-            let why =
-                format!("a CKA_ID of {} bytes is none of keyd's; `keyd doctor` lists those", handle.len());
+        if !is_ours(&handle) {
+            let why = format!(
+                "keyd gives objects a CKA_ID of {HANDLE} bytes, this one has {}; remove it with the token's own tools",
+                handle.len()
+            );
             return Err(Failure::new(Reason::BadRequest, why));
         }
         let keyring = self.clone();
         undisturbed(async move {
             // A key that is being made has its object before it has its record.
-            let _nothing_is_made = keyring.shared.making.write().await;
+            let _nothing_is_made = keyring.nothing_is_made().await;
             let name = hex::encode(&handle);
             let uses = |key: &&std::sync::Arc<super::Key>| {
                 key.record.protection == Protection::Hsm && key.record.material.expose() == handle

@@ -1,11 +1,17 @@
 //! Many keys, one after the other, each told of as it is done.
 
+use std::time::Duration;
+
 use keyd_api::v1;
 use keyd_core::{Failure, KeyId};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::keyring::Outcome;
+
+/// How long a caller may take to hear of one key; one that does not listen has left.
+const HEARING: Duration = Duration::from_secs(30);
 
 /// What is said of each key.
 pub type Told = ReceiverStream<Result<v1::KeyOutcome, Status>>;
@@ -24,7 +30,7 @@ where
         for ((id, key), number) in keys.into_iter().zip(1..) {
             let about = v1::KeyOutcome { key: id.to_string(), number, of, ..Default::default() };
             let told = describe(about, work(id, key).await, done);
-            if sender.send(Ok(told)).await.is_err() {
+            if !matches!(timeout(HEARING, sender.send(Ok(told))).await, Ok(Ok(()))) {
                 return;
             }
         }

@@ -11,7 +11,7 @@ use keyd_core::{Failure, KeyId, Namespace, Operation, Reason, Secret};
 use keyd_escrow::{EscrowFile, EscrowedKey, FILE_LIMIT, Recipient, seal};
 use keyd_unix::off_worker;
 use prost::bytes::Bytes;
-use tokio::sync::MutexGuard;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -22,8 +22,8 @@ use crate::config::OWN_NAMESPACE;
 
 /// Length of a part of the file in one message, in bytes.
 const CHUNK: usize = 256 * 1024;
-/// How long the next part of a file may take.
-const PART: Duration = Duration::from_secs(30);
+/// How long a file may take to arrive; it comes from this machine.
+const ARRIVAL: Duration = Duration::from_secs(60);
 
 #[tonic::async_trait]
 impl EscrowService for Services {
@@ -88,8 +88,10 @@ impl EscrowService for Services {
         let caller = Request::from_parts(metadata, extensions, ());
         let keys = async {
             let origin = self.permit_node(&caller, Operation::Escrow).await?;
-            let _one = self.one_escrow()?;
-            let (mut terms, file) = receive(&mut sent).await?;
+            let one = self.one_escrow()?;
+            let arrived = timeout(ARRIVAL, receive(&mut sent)).await;
+            let (mut terms, file) =
+                arrived.map_err(|_| not_whole(Reason::DeadlineExceeded, "its end is late"))??;
             let unlocked = terms.take_secret();
             let node = if terms.node.is_empty() { node_name()? } else { terms.node.clone() };
             let dry_run = terms.dry_run;
@@ -108,12 +110,14 @@ impl EscrowService for Services {
                 self.permit(&caller, Operation::Escrow, &key.id().namespace).await?;
             }
             tracing::warn!(keys = count, dry_run, "escrow opened");
-            Ok((origin, keys, dry_run))
+            Ok((origin, keys, dry_run, one))
         };
-        let (origin, keys, dry_run) = keys.await.map_err(refuse)?;
+        let (origin, keys, dry_run, one) = keys.await.map_err(refuse)?;
         let keys = keys.into_iter().map(|key| (key.id().clone(), key)).collect();
         let keyring = self.keyring.clone();
         let restore = move |_, key| {
+            // Held until the last key is done.
+            let _ = &one;
             let keyring = keyring.clone();
             async move { keyring.restore(origin, key, dry_run).await }
         };
@@ -134,8 +138,8 @@ impl Services {
     }
 
     /// One export or restore at a time: each holds the secrets of all keys.
-    fn one_escrow(&self) -> Result<MutexGuard<'_, ()>, Failure> {
-        self.escrow.try_lock().map_err(|_| {
+    fn one_escrow(&self) -> Result<OwnedMutexGuard<()>, Failure> {
+        self.escrow.clone().try_lock_owned().map_err(|_| {
             Failure::new(
                 Reason::LimitExceeded,
                 "another escrow is exported or restored now; try again after it",
@@ -157,12 +161,10 @@ fn parts(summary: v1::ExportedEscrow, mut file: Bytes) -> Vec<Result<v1::ExportE
 async fn receive(
     sent: &mut Streaming<v1::RestoreEscrowRequest>,
 ) -> Result<(v1::RestoreEscrowTerms, Vec<u8>), Failure> {
-    let refused = |reason, why: &str| Failure::new(reason, format!("the escrow did not arrive whole: {why}"));
     let (mut terms, mut file) = (None, Vec::new());
     loop {
-        let next = timeout(PART, sent.message()).await;
-        let next = next.map_err(|_| refused(Reason::DeadlineExceeded, "its next part is late"))?;
-        match next.map_err(|e| refused(Reason::BadRequest, e.message()))?.map(|message| message.part) {
+        let next = sent.message().await;
+        match next.map_err(|e| not_whole(Reason::BadRequest, e.message()))?.map(|message| message.part) {
             Some(Some(In::Terms(first))) if terms.is_none() => terms = Some(first),
             Some(Some(In::Chunk(chunk))) if terms.is_some() => {
                 if file.len() + chunk.len() > FILE_LIMIT {
@@ -170,13 +172,17 @@ async fn receive(
                 }
                 file.extend_from_slice(&chunk);
             }
-            Some(_) => return Err(refused(Reason::BadRequest, "its parts are out of order")),
+            Some(_) => return Err(not_whole(Reason::BadRequest, "its parts are out of order")),
             None => {
-                let terms = terms.ok_or_else(|| refused(Reason::BadRequest, "nothing was sent"))?;
+                let terms = terms.ok_or_else(|| not_whole(Reason::BadRequest, "nothing was sent"))?;
                 return Ok((terms, file));
             }
         }
     }
+}
+
+fn not_whole(reason: Reason, why: &str) -> Failure {
+    Failure::new(reason, format!("the escrow did not arrive whole: {why}"))
 }
 
 /// Opens an escrow of this node. The name only keeps mistakes out: whoever restores can give another.

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use const_oid::db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
 use der::asn1::ObjectIdentifier;
+use humantime_serde::re::humantime::format_duration;
 use keyd_core::{Algorithm, PublicKey};
 use x509_cert::ext::pkix::KeyUsages;
 
@@ -192,17 +193,18 @@ fn algorithm(rule: &'static str, c: &Certificate, allowed: &[Algorithm]) -> Resu
 }
 
 fn lifetime(rule: &'static str, c: &Certificate, longest: Duration, now: SystemTime) -> Result<(), Refused> {
-    match minutes_left(c, longest, now) {
+    match too_long(c, longest, now) {
         None => Ok(()),
         Some(left) => {
-            let most = longest.as_secs() / 60;
-            Err(refused(rule, format!("it is valid for {left} minutes, the most is {most}")))
+            let most = format_duration(longest);
+            Err(refused(rule, format!("it is valid for {}, the most is {most}", format_duration(left))))
         }
     }
 }
 
-/// For how many minutes it is valid from now on, where that is longer than `longest`.
-pub fn minutes_left(c: &Certificate, longest: Duration, now: SystemTime) -> Option<u64> {
+/// How long it is valid from now on, rounded up to whole seconds, where that is longer than `longest`.
+pub fn too_long(c: &Certificate, longest: Duration, now: SystemTime) -> Option<Duration> {
     let left = c.not_after.duration_since(now).unwrap_or_default();
-    (left > longest).then_some(left.as_secs() / 60)
+    let part = u64::from(left.subsec_nanos() > 0);
+    (left > longest).then(|| Duration::from_secs(left.as_secs().saturating_add(part)))
 }

@@ -2,8 +2,10 @@
 
 use std::time::SystemTime;
 
+use humantime_serde::re::humantime::format_duration;
+
 use super::reading::Certificate;
-use super::rules::minutes_left;
+use super::rules::too_long;
 use super::{Profile, Refused, refused};
 use crate::SpiffeId;
 
@@ -30,15 +32,15 @@ pub fn is(c: &Certificate, id: &SpiffeId) -> bool {
 /// It has its CA's whole life, so it may live as long as a CA.
 pub fn check(profile: &Profile, c: &Certificate, now: SystemTime) -> Result<(), Refused> {
     let longest = profile.self_test_lifetime;
-    match minutes_left(c, longest, now) {
+    match too_long(c, longest, now) {
         None => Ok(()),
         Some(left) => Err(refused(
             "self_test",
             format!(
-                "by it SPIRE tries a CA that is valid for {left} minutes, and the tables for {} let none live longer than \
-                 {} minutes",
+                "by it SPIRE tries a CA that is valid for {}, and the tables for {} let none live longer than {}",
+                format_duration(left),
                 profile.trust_domain,
-                longest.as_secs() / 60
+                format_duration(longest)
             ),
         )),
     }

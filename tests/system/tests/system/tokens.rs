@@ -139,7 +139,7 @@ async fn an_object_that_no_key_uses_is_removed_and_that_of_a_key_never() {
     let long = "00".repeat(10_000);
     let strange = keyd.output(&["token", "remove-orphan", &long, "--yes"]).await.unwrap();
     assert!(
-        String::from_utf8_lossy(&strange.stderr).contains("10000 bytes is none of keyd's"),
+        String::from_utf8_lossy(&strange.stderr).contains("CKA_ID of 16 bytes, this one has 10000"),
         "{strange:?}"
     );
     let recorded = keyd.json(&["audit", "show", "--event", "orphan-removed"]).await.unwrap();
