@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use keyd_core::{Failure, Reason};
-use tonic::{Code, Status};
+use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// The domain of our `ErrorInfo`s.
@@ -60,14 +60,14 @@ pub fn failure_of(server: &str, status: &Status, socket: &str) -> Failure {
         return Failure::new(reason, status.message());
     }
     match status.code() {
-        Code::DeadlineExceeded | Code::Cancelled => {
+        Code::DeadlineExceeded | Code::Cancelled if !broke_off(status) => {
             Failure::new(Reason::DeadlineExceeded, format!("{server} on {socket} did not answer in time"))
         }
         Code::OutOfRange | Code::ResourceExhausted => Failure::new(
             Reason::LimitExceeded,
             format!("{}; a message may have {} bytes", status.message(), crate::MESSAGE_LIMIT),
         ),
-        Code::Unavailable | Code::Unknown => {
+        Code::Unavailable | Code::Unknown | Code::Cancelled => {
             let cause = std::error::Error::source(status).map(root_cause).unwrap_or_default();
             Failure::new(
                 Reason::Unreachable,
@@ -81,6 +81,13 @@ pub fn failure_of(server: &str, status: &Status, socket: &str) -> Failure {
             format!("{server} on {socket} answered {code}: {}", status.message()),
         ),
     }
+}
+
+/// Whether a call ended with its connection. Calls that take too long are cancelled too, by this side or by the server.
+fn broke_off(status: &Status) -> bool {
+    let cause = std::error::Error::source(status);
+    let mut causes = std::iter::successors(cause, |error| error.source());
+    status.code() == Code::Cancelled && cause.is_some() && !causes.any(|e| e.is::<TimeoutExpired>())
 }
 
 fn root_cause(mut error: &(dyn std::error::Error + 'static)) -> String {
@@ -106,5 +113,31 @@ mod tests {
     fn a_foreign_status_is_unreachable_or_internal() {
         assert_eq!(to_failure(&Status::unavailable("x"), "s").reason, Reason::Unreachable);
         assert_eq!(to_failure(&Status::unimplemented("x"), "s").reason, Reason::Internal);
+    }
+
+    /// An error of the transport's, as tonic hands it on.
+    #[derive(Debug)]
+    struct Ended(Status);
+
+    impl std::fmt::Display for Ended {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("connection closed")
+        }
+    }
+
+    impl std::error::Error for Ended {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn a_call_cancelled_by_time_is_late_and_one_cancelled_with_its_connection_unreachable() {
+        let late = Status::from_error(Box::new(TimeoutExpired(())));
+        assert_eq!((late.code(), to_failure(&late, "s").reason), (Code::Cancelled, Reason::DeadlineExceeded));
+        let of_the_server = Status::cancelled("Timeout expired");
+        assert_eq!(to_failure(&of_the_server, "s").reason, Reason::DeadlineExceeded);
+        let ended = Status::from_error(Box::new(Ended(Status::cancelled("operation was canceled"))));
+        assert_eq!((ended.code(), to_failure(&ended, "s").reason), (Code::Cancelled, Reason::Unreachable));
     }
 }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keyd_api::Client;
 use keyd_api::agent::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use keyd_api::agent::{AgentClient, AgentIdentity, v1};
 use keyd_api::status::from_failure;
@@ -163,4 +164,28 @@ async fn signatures_and_refusals_come_back_as_given() {
     let _serving = serve(&socket, Agent(receiver));
     assert_eq!(client.sign("h", b"m").await.unwrap(), b"m");
     assert_eq!(client.sign("other", b"m").await.unwrap_err().reason, Reason::KeyNotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_connection_ends_could_not_reach_the_server_whenever_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    let listener = UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move {
+        // Unread, as one connection too many is closed, and a moment after it.
+        for pause in (0..).map(|n| Duration::from_micros(n % 400)) {
+            let (connection, _) = listener.accept().await.unwrap();
+            tokio::time::sleep(pause).await;
+            drop(connection);
+        }
+    });
+    for _ in 0..400 {
+        let refused = Client::new(&socket).status().await.unwrap_err();
+        assert_eq!(refused.reason, Reason::Unreachable, "{refused}");
+    }
+
+    let silent = UnixListener::bind(dir.path().join("t")).unwrap();
+    let client = Client::new(dir.path().join("t")).with_deadline(Duration::from_millis(50));
+    assert_eq!(client.status().await.unwrap_err().reason, Reason::DeadlineExceeded);
+    drop(silent);
 }
