@@ -23,8 +23,8 @@ const SECRET_LIMIT: usize = 64;
 const CONTEXT_LIMIT: usize = 4096;
 /// Longest blob taken, in bytes: a secret, and what AES-GCM adds.
 const BLOB_LIMIT: usize = 256;
-/// Most pages of a listing; with some thousand objects a page, no token has more.
-const PAGES_LIMIT: usize = 1024;
+/// Most pages of a listing. Each has an object at least, and a thousand where the token reads them quickly.
+const PAGES_LIMIT: usize = 16 * 1024;
 /// How long [`Vault::health`] waits.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
 

@@ -1,11 +1,14 @@
 //! What the token holds and what it can do.
 
+use std::time::Duration;
+
 use cryptoki::context::Pkcs11;
 use cryptoki::mechanism::MechanismType;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 use cryptoki::slot::Slot;
 use keyd_core::{Algorithm, Family, KeyId};
+use tokio::time::Instant;
 
 use super::dialect::Dialect;
 use super::module::Module;
@@ -16,6 +19,8 @@ use crate::wire::{Class, Description, List, Mark, Object, Objects};
 
 /// Most objects of a page. Each takes at most some 300 bytes, so the page fits a frame.
 const PAGE_LIMIT: usize = 1024;
+/// How long a page may take before it ends with the object at hand: some tokens read one in 20 ms, and a call has its deadline.
+const PAGE_TIME: Duration = Duration::from_millis(500);
 
 /// A page of the key objects of a class with a label of keyd's. Built-in and foreign objects are left out.
 pub(super) fn list(session: &Session, list: &List) -> Result<Objects, Error> {
@@ -32,10 +37,13 @@ pub(super) fn list(session: &Session, list: &List) -> Result<Objects, Error> {
     // By handle, what is made or destroyed between two pages moves nothing from one to the other.
     handles.sort_unstable_by_key(ObjectHandle::handle);
     let mut rest = handles.into_iter().skip_while(|handle| Some(handle.handle()) <= after);
-    let (mut objects, mut last) = (Vec::new(), None);
+    let (mut objects, mut last, start) = (Vec::new(), None, Instant::now());
     for handle in rest.by_ref().take(PAGE_LIMIT) {
         objects.extend(read(session, handle, list.class())?);
         last = Some(Mark { worker, handle: handle.handle() });
+        if start.elapsed() >= PAGE_TIME {
+            break;
+        }
     }
     let next = last.filter(|_| rest.next().is_some());
     Ok(Objects { objects, next, anew: list.after.is_some() && after.is_none() })

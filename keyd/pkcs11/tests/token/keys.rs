@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fault_shim::{Action, Fault};
 use keyd_core::{Algorithm, Hash, Health, HealthState, Reason, RsaPadding, SignInput, Vault};
 use keyd_pkcs11::{ObjectKind, Token};
 use ml_dsa::{EncodedVerifyingKey, MlDsa44, MlDsa65, MlDsa87, MlDsaParams, Signature, VerifyingKey};
+use tokio::time::Instant;
 
 use super::faults::{Bench, Use};
 use super::{create, kryoptic, sign, softhsm, token, with_ml_dsa};
@@ -165,17 +167,30 @@ async fn a_token_that_is_full_is_listed_whole() {
     let bench = Bench::new(Use::Sign).await;
     multiply(bench.dir.path(), KEYS);
     let token = bench.token();
-    // The shim counts the searches: one for each page.
+    // The shim counts the searches: one for each page, of which there are more where the machine is slow.
     for (fault, pages) in [(Action::Pass, 5), (Action::Abort, 7)] {
         bench.inject("C_FindObjectsInit", Fault { times: 1, ..Fault::always(fault).skipping(1) });
         let objects = token.list_objects().await.unwrap();
-        assert_eq!(bench.calls("C_FindObjectsInit"), pages);
+        assert!(bench.calls("C_FindObjectsInit") >= pages);
         for kind in [ObjectKind::PrivateKey, ObjectKind::PublicKey] {
             assert_eq!(objects.iter().filter(|object| object.kind == kind).count(), KEYS, "{kind:?}");
         }
     }
     bench.faults.lift("C_FindObjectsInit").unwrap();
     assert_eq!(token.private_keys().await.unwrap().len(), KEYS);
+}
+
+#[tokio::test]
+async fn a_token_that_reads_slowly_is_listed_whole_though_it_takes_longer_than_a_call_may() {
+    const KEYS: usize = 10;
+    let mut bench = Bench::new(Use::Sign).await;
+    multiply(bench.dir.path(), KEYS);
+    bench.config.call_deadline = Duration::from_secs(3);
+    let token = bench.token();
+    bench.inject("C_GetAttributeValue", Fault::always(Action::Delay(Duration::from_millis(200))));
+    let start = Instant::now();
+    assert_eq!(token.private_keys().await.unwrap().len(), KEYS);
+    assert!(start.elapsed() > bench.config.call_deadline, "{:?}", start.elapsed());
 }
 
 /// Makes `count` objects of each that the SoftHSM2 token in `dir` has. Each is a file; making so many keys takes a minute.
