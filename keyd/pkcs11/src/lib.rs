@@ -36,7 +36,7 @@ pub use config::{PinSource, SESSIONS_LIMIT, TokenConfig, TokenName, WorkerComman
 pub use mechanisms::{Mechanisms, VENDOR_DEFINED, VendorNumbers};
 pub use provision::{NewToken, Provisioned, init_token};
 pub use survey::{ShownToken, TokenState, list_tokens};
-pub use token::{ObjectKind, Token, TokenObject};
+pub use token::{HANDLE_LEN, ObjectKind, Token, TokenObject};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keyd_core::{Failure, Reason, Secret};
@@ -29,17 +29,15 @@ const REFUSAL_COUNTS: Duration = Duration::from_millis(100);
 pub(crate) struct Supervisor {
     config: TokenConfig,
     command: WorkerCommand,
-    /// The PIN, from the first use of the token on.
-    secret: Arc<OnceLock<Secret>>,
-    /// The last time that it was asked for.
+    /// The last time that the PIN was asked for, from the first use of the token on.
     asked: Mutex<Option<watch::Receiver<Asked>>>,
     pin: Arc<PinGate>,
     state: Mutex<State>,
     starts: AtomicU64,
 }
 
-/// What came of asking for the PIN, once it came.
-type Asked = Option<(Instant, Result<(), Failure>)>;
+/// What came of asking for the PIN, and when, once it came.
+type Asked = Option<(Instant, Result<Secret, Failure>)>;
 
 #[derive(Default)]
 struct State {
@@ -65,7 +63,6 @@ impl Supervisor {
         Self {
             config,
             command,
-            secret: Arc::default(),
             asked: Mutex::default(),
             pin: Arc::default(),
             state: Mutex::default(),
@@ -121,22 +118,19 @@ impl Supervisor {
     /// The PIN. Whoever holds it is asked once for all who want it, and a refusal counts for a while. It may take longer
     /// than the caller waits; the PIN is there for the next one then.
     async fn secret(&self) -> Result<Secret, Failure> {
-        if let Some(secret) = self.secret.get() {
-            return Ok(secret.clone());
-        }
         let mut asked = self.ask();
-        let answered = asked.wait_for(Option::is_some).await.map(|answer| answer.clone());
-        let broke_off = || Failure::new(Reason::Internal, "asking for the PIN broke off");
-        match answered {
-            Ok(Some((_, Err(failure)))) => Err(failure),
-            _ => self.secret.get().cloned().ok_or_else(broke_off),
+        let answer = asked.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
+        match answer {
+            Some((_, pin)) => pin,
+            None => Err(Failure::new(Reason::Internal, "asking for the PIN broke off; try again")),
         }
     }
 
     fn ask(&self) -> watch::Receiver<Asked> {
         let mut last = lock(&self.asked);
         let counts = |asked: &&watch::Receiver<Asked>| match &*asked.borrow() {
-            Some((at, _)) => at.elapsed() < REFUSAL_COUNTS,
+            Some((_, Ok(_))) => true,
+            Some((at, Err(_))) => at.elapsed() < REFUSAL_COUNTS,
             // Not where whoever asked broke off.
             None => asked.has_changed().is_ok(),
         };
@@ -144,10 +138,10 @@ impl Supervisor {
             return asked.clone();
         }
         let (tell, asked) = watch::channel(None);
-        let (secret, config) = (Arc::clone(&self.secret), self.config.clone());
+        let config = self.config.clone();
         tokio::spawn(async move {
-            let answer = config.pin().await.map(|pin| drop(secret.set(pin)));
-            tell.send_replace(Some((Instant::now(), answer)));
+            let pin = config.pin().await;
+            tell.send_replace(Some((Instant::now(), pin)));
         });
         *last = Some(asked.clone());
         asked

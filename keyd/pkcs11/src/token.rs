@@ -15,8 +15,8 @@ use crate::supervisor::{Next, Supervisor};
 use crate::wire::{self, Answer, Operation, Request};
 use crate::{ecdsa, signing};
 
-/// Length of a CKA_ID, in bytes: random, so that two hosts that share a token never meet.
-const ID_LEN: usize = 16;
+/// Length of the CKA_ID that a key is given, its handle, in bytes: random, so that two hosts that share a token never meet.
+pub const HANDLE_LEN: usize = 16;
 /// Longest secret that is sealed, in bytes.
 const SECRET_LIMIT: usize = 64;
 /// Longest context of a sealed secret, in bytes.
@@ -168,7 +168,7 @@ impl Token {
         let deadline = Instant::now() + self.patience;
         let mut create = wire::Create { label, algorithm: algorithm.name().to_owned(), ..Default::default() };
         loop {
-            create.key = vec![0; ID_LEN];
+            create.key = vec![0; HANDLE_LEN];
             keyd_core::crypto::fill(&mut create.key)?;
             match self.call_until(deadline, Operation::Create(create.clone()), Repeat::Never).await {
                 Err(failure) if create.remains.is_empty() && may_pass(&failure) => {
@@ -298,10 +298,10 @@ impl Token {
     }
 
     fn check_handle(&self, handle: &[u8]) -> Result<(), Failure> {
-        if handle.len() == ID_LEN {
+        if handle.len() == HANDLE_LEN {
             return Ok(());
         }
-        Err(self.refuse(format!("a handle has {ID_LEN} bytes, this one {}", handle.len())))
+        Err(self.refuse(format!("a handle has {HANDLE_LEN} bytes, this one {}", handle.len())))
     }
 }
 

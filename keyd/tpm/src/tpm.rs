@@ -188,8 +188,6 @@ impl Tpm {
         self.call(move |connection| seal::examine(connection, &config, &expected, &blobs)).await
     }
 
-    // Changes of keys are counted one after the other, so nobody's count may wait behind one user's other calls.
-
     /// What there is at a counter's handle, in the range that TPMs leave to owners (0x01800000 to 0x01bfffff).
     /// Without an authorization everything is foreign.
     ///
@@ -197,11 +195,7 @@ impl Tpm {
     /// As every call.
     pub async fn counter(&self, handle: u32, authorization: Option<&Secret>) -> Result<Counter, Failure> {
         let authorization = authorization.cloned();
-        on_behalf_of(
-            None,
-            self.call(move |connection| counter::look(connection, handle, authorization.as_ref())),
-        )
-        .await
+        self.call_as_keyd(move |connection| counter::look(connection, handle, authorization.as_ref())).await
     }
 
     /// Makes a counter with an authorization of [`Tpm::counter_authorization`], and gives its first value.
@@ -210,8 +204,7 @@ impl Tpm {
     /// As every call; [`Reason::TpmFailed`] also where the handle is taken, or the TPM has no room.
     pub async fn make_counter(&self, handle: u32, authorization: &Secret) -> Result<u64, Failure> {
         let authorization = authorization.clone();
-        on_behalf_of(None, self.call(move |connection| counter::make(connection, handle, &authorization)))
-            .await
+        self.call_as_keyd(move |connection| counter::make(connection, handle, &authorization)).await
     }
 
     /// Counts to `to`, the present value or the next one.
@@ -220,11 +213,7 @@ impl Tpm {
     /// As every call; [`Reason::StoreRolledBack`] where the counter is elsewhere.
     pub async fn advance_counter(&self, handle: u32, authorization: &Secret, to: u64) -> Result<(), Failure> {
         let authorization = authorization.clone();
-        on_behalf_of(
-            None,
-            self.call(move |connection| counter::advance(connection, handle, &authorization, to)),
-        )
-        .await
+        self.call_as_keyd(move |connection| counter::advance(connection, handle, &authorization, to)).await
     }
 
     /// Deletes the counter, or whatever else is at its handle.
@@ -232,7 +221,7 @@ impl Tpm {
     /// # Errors
     /// As every call.
     pub async fn remove_counter(&self, handle: u32) -> Result<(), Failure> {
-        on_behalf_of(None, self.call(move |connection| counter::remove(connection, handle))).await
+        self.call_as_keyd(move |connection| counter::remove(connection, handle)).await
     }
 
     /// A new counter's authorization: 32 random bytes.
@@ -257,6 +246,15 @@ impl Tpm {
             );
             Err(Failure::new(Reason::BadRequest, say))
         })
+    }
+
+    /// As [`Tpm::call`], for nobody in particular: changes of keys are counted one after the other, so no count may wait
+    /// behind one user's other calls.
+    async fn call_as_keyd<T: Send + 'static>(
+        &self,
+        operation: impl Fn(&mut Connection) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Failure> {
+        on_behalf_of(None, self.call(operation)).await
     }
 
     /// Has the thread run `operation` and waits for it, for [`TpmConfig::call_deadline`].

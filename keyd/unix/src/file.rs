@@ -39,7 +39,7 @@ fn read_closed(path: &Path, limit: usize, forbidden: u32) -> io::Result<Vec<u8>>
     let mut file = File::open(path)?;
     let found = file.metadata()?;
     if !found.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is no regular file; put its content into one of mode 0600"));
     }
     if found.mode() & forbidden != 0 {
         let mode = found.mode() & 0o777;
@@ -78,7 +78,7 @@ fn create(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
 pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     // Such as a terminal or a pipe, which a file would take the place of.
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is no regular file; name one, or a path where nothing is"));
     }
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
@@ -131,7 +131,8 @@ mod tests {
         replace(&path, 0o600, b"12345").unwrap();
         assert_eq!(read_private(&path, 5).unwrap(), b"12345");
         assert!(read_private(&path, 4).unwrap_err().to_string().contains("it has 5 bytes"));
-        assert_eq!(read_private(dir.path(), 5).unwrap_err().to_string(), "it is no regular file");
+        let refused = read_private(dir.path(), 5).unwrap_err().to_string();
+        assert_eq!(refused, "it is no regular file; put its content into one of mode 0600");
     }
 
     #[test]
@@ -153,7 +154,8 @@ mod tests {
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
         for place in [&path, &link] {
-            assert_eq!(replace(place, 0o600, b"new").unwrap_err().to_string(), "it is no regular file");
+            let refused = replace(place, 0o600, b"new").unwrap_err().to_string();
+            assert_eq!(refused, "it is no regular file; name one, or a path where nothing is");
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }

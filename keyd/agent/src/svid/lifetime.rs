@@ -46,7 +46,7 @@ impl Lifetime {
 /// A random part, 0 to 1. Without randomness it is the middle: then nothing is spread, and nothing else is lost.
 pub fn chance() -> f64 {
     let mut bytes = [0; 4];
-    match aws_lc_rs::rand::fill(&mut bytes) {
+    match keyd_core::crypto::fill(&mut bytes) {
         Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
         Err(_) => 0.5,
     }

@@ -55,7 +55,7 @@ impl Keyring {
         Err(Failure::new(Reason::BadRequest, format!("{} (asked for: {algorithm})", unguardable(id))))
     }
 
-    /// Refuses a configuration that puts a key under a profile which signs digests.
+    /// Holds another configuration against the keys that there are, as [`check_records`] does.
     ///
     /// # Errors
     /// [`Reason::BadConfig`] naming the key.

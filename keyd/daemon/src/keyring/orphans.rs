@@ -2,16 +2,14 @@
 
 use keyd_audit::{Draft, Event, Origin, Text};
 use keyd_core::{Failure, Protection, Reason};
+use keyd_pkcs11::HANDLE_LEN;
 use tokio::sync::RwLockWriteGuard;
 
 use super::{Keyring, undisturbed};
 
-/// Length of the handles that keyd gives, in bytes.
-const HANDLE: usize = 16;
-
 /// Whether a token object can be keyd's, by the handle that it has.
 pub fn is_ours(handle: &[u8]) -> bool {
-    handle.len() == HANDLE
+    handle.len() == HANDLE_LEN
 }
 
 impl Keyring {
@@ -29,7 +27,7 @@ impl Keyring {
     pub async fn remove_orphan(&self, origin: Origin, handle: Vec<u8>) -> Result<String, Failure> {
         if !is_ours(&handle) {
             let why = format!(
-                "keyd gives objects a CKA_ID of {HANDLE} bytes, this one has {}; remove it with the token's own tools",
+                "keyd gives objects a CKA_ID of {HANDLE_LEN} bytes, this one has {}; remove it with the token's own tools",
                 handle.len()
             );
             return Err(Failure::new(Reason::BadRequest, why));
